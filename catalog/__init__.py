@@ -1,0 +1,1 @@
+"""What was seen: catalogs, scenes, and the tables of endpoints and collections."""

@@ -1,0 +1,1 @@
+"""What we keep: the store, its layout, the chip index, publishing and checking."""

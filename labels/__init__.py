@@ -1,0 +1,1 @@
+"""What is true: rasters and vectors as class masks on the pixels of the chips."""

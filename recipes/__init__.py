@@ -1,0 +1,1 @@
+"""What was asked: the recipe, read from YAML and checked once."""

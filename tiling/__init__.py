@@ -1,0 +1,1 @@
+"""Where: area of interest, grid, chips, shards, reading windows and splits."""
