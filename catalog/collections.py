@@ -1,0 +1,149 @@
+"""What the collections hold: bands, data types, void and scale, read from ``tables/collections.toml``.
+
+Band names are the STAC common names, the same for every endpoint and sensor. An asset is found by its key, never by its
+common name: Planetary Computer gives ``rededge`` to four different bands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.resources
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from curate.errors import CatalogError
+
+Kind = Literal["optical", "sar", "elevation", "classes"]
+BandKind = Literal["reflectance", "classes", "backscatter", "elevation", "quality"]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One band of a collection, under our name."""
+
+    name: str
+    kind: BandKind
+    keys: tuple[str, ...]
+    """Names of its asset in the items of any endpoint, the preferred first."""
+    aliases: tuple[str, ...]
+    """Further names a recipe may use (``B8A`` for ``nir08``)."""
+    dtype: str
+    """Of the file, where the item does not say."""
+    nodata: float | None
+    """Void in the file, where the item does not say; None: NaN only."""
+    scale: float
+    """Physical value = (stored + offset) * scale; the offset is a matter of the scene."""
+    gsd_m: float
+    """Native pixel size in metres."""
+    center_um: float | None
+    """Centre wavelength in micrometres, for optical bands."""
+    layer: int = 1
+    """Band number in the file, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """One collection of scenes: what it measures and what its bands are called."""
+
+    id: str
+    title: str
+    kind: Kind
+    variable: Literal["reflectance", "backscatter", "elevation", "classes"]
+    """Name of its variable in the store."""
+    bands: Mapping[str, Band] = field(hash=False)
+    """By canonical name, the quality layer included."""
+    default_bands: tuple[str, ...]
+    quality: str | None
+    """Canonical name of the quality layer (``scl``), or None."""
+    quality_table: str | None
+    """Which table of classes or bits decodes the quality layer."""
+    mission: str | None
+    """Which rules of acquisition and radiometry hold: ``sentinel-2``, ``sentinel-1`` or None."""
+    timeless: bool
+    """True for static layers: the time of the recipe does not select their items."""
+    source: str
+    """Link to where this was found."""
+
+
+def collection(name: str) -> Collection:
+    """The table of a collection; CatalogError naming the nearest known one when there is none."""
+    table = _collections()
+    if name in table:
+        return table[name]
+    raise CatalogError(
+        f"collection '{name}'", f"is not known{nearest(name, table)}. Known are: {', '.join(sorted(table))}"
+    )
+
+
+def collection_names() -> tuple[str, ...]:
+    """Ids of all known collections, sorted."""
+    return tuple(sorted(_collections()))
+
+
+def canonical_band(of: str | Collection, name: str) -> str:
+    """Our name of a band, from any name it is known by (``B8A`` is ``nir08``); CatalogError when there is none."""
+    table = of if isinstance(of, Collection) else collection(of)
+    if name in table.bands:
+        return name
+    known = {alias.casefold(): band.name for band in table.bands.values() for alias in (band.name, *band.aliases)}
+    if name.casefold() in known:
+        return known[name.casefold()]
+    names = [alias for band in table.bands.values() for alias in (band.name, *band.aliases)]
+    raise CatalogError(
+        f"band '{name}'", f"is not in {table.id}{nearest(name, names)}. It has: {', '.join(table.bands)}"
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the known name most like this one, or nothing when none is like it."""
+    by_fold = {candidate.casefold(): candidate for candidate in known}
+    match = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.5)
+    return f"; did you mean '{by_fold[match[0]]}'?" if match else ""
+
+
+@functools.cache
+def _collections() -> dict[str, Collection]:
+    tables = read_table("collections.toml")
+    return {name: _collection(name, row, tables["band_sets"]) for name, row in tables["collections"].items()}
+
+
+def _collection(name: str, row: Mapping[str, Any], band_sets: Mapping[str, Any]) -> Collection:
+    band_set = band_sets[row["bands"]]
+    bands = {band: _band(band, {**band_set["defaults"], **fields}) for band, fields in band_set["bands"].items()}
+    return Collection(
+        id=name,
+        title=row["title"],
+        kind=row["kind"],
+        variable=row["variable"],
+        bands=bands,
+        default_bands=tuple(row["default_bands"]),
+        quality=row.get("quality"),
+        quality_table=row.get("quality_table"),
+        mission=row.get("mission"),
+        timeless=row.get("timeless", False),
+        source=row["source"],
+    )
+
+
+def _band(name: str, row: Mapping[str, Any]) -> Band:
+    nodata, center_um = row.get("nodata"), row.get("center_um")
+    return Band(
+        name=name,
+        kind=row["kind"],
+        keys=tuple(row["keys"]),
+        aliases=tuple(row.get("aliases", ())),
+        dtype=row["dtype"],
+        nodata=None if nodata is None else float(nodata),
+        scale=float(row["scale"]),
+        gsd_m=float(row["gsd_m"]),
+        center_um=None if center_um is None else float(center_um),
+        layer=row.get("layer", 1),
+    )
+
+
+def read_table(name: str) -> dict[str, Any]:
+    """One of the tables of facts that lie beside this module."""
+    return tomllib.loads((importlib.resources.files("catalog") / "tables" / name).read_text(encoding="utf-8"))
