@@ -74,7 +74,7 @@ def collection(name: str) -> Collection:
     if name in table:
         return table[name]
     raise CatalogError(
-        f"collection '{name}'", f"is not known{nearest(name, table)}. Known are: {', '.join(sorted(table))}"
+        "catalog", f"collection '{name}' is not known.{nearest(name, table)} Known are: {', '.join(sorted(table))}"
     )
 
 
@@ -93,15 +93,15 @@ def canonical_band(of: str | Collection, name: str) -> str:
         return known[name.casefold()]
     names = [alias for band in table.bands.values() for alias in (band.name, *band.aliases)]
     raise CatalogError(
-        f"band '{name}'", f"is not in {table.id}{nearest(name, names)}. It has: {', '.join(table.bands)}"
+        "catalog", f"band '{name}' is not in {table.id}.{nearest(name, names)} It has: {', '.join(table.bands)}"
     )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the known name most like this one, or nothing when none is like it."""
+    """`` Did you mean 'x'?`` for the known name most like this one, or nothing when none is like it."""
     by_fold = {candidate.casefold(): candidate for candidate in known}
     match = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.5)
-    return f"; did you mean '{by_fold[match[0]]}'?" if match else ""
+    return f" Did you mean '{by_fold[match[0]]}'?" if match else ""
 
 
 @functools.cache

@@ -1,0 +1,548 @@
+"""One question to any catalog: which items of these collections lie here, at that time, with those properties?
+
+Answers are raw STAC items (dicts) with absolute addresses. A STAC API is asked over the network; a static catalog, an
+item collection or a stac-geoparquet file is read and filtered here. A filter that a server would silently ignore is
+applied here or refused, never dropped. Times are half-open, though the servers' are closed.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime as dt
+import json
+import logging
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urljoin, urlsplit
+
+from catalog.collections import nearest
+from catalog.endpoints import Endpoint, endpoint_at, endpoint_named, endpoints
+from catalog.filters import check_query, matches_cql2, matches_query
+from curate.errors import CatalogError
+
+if TYPE_CHECKING:
+    import requests
+    import shapely
+    from pystac_client import Client
+    from urllib3.util import Retry
+
+log = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+
+ATTEMPTS = 6
+"""Requests before an endpoint counts as down; the pauses between them double, or are what ``Retry-After`` says."""
+TIMEOUT_S = (10.0, 90.0)
+"""To connect, to answer."""
+MAX_VERTICES = 500
+"""A finer area is sent to the server as its hull and cut to the true outline here: long request bodies are refused."""
+READERS = 16
+"""Item files read at once."""
+
+
+class Catalog(Protocol):
+    """Something that can be searched."""
+
+    name: str
+    """As the user gave it."""
+    filters_remotely: bool
+    """True when a filter saves traffic, because a server applies it."""
+
+    def search(
+        self,
+        collections: Sequence[str],
+        geometry: shapely.Geometry,
+        start: dt.datetime | None,
+        end: dt.datetime | None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        cql2: Mapping[str, Any] | None = None,
+        limit_page: int = 100,
+    ) -> list[Item]:
+        """Items whose footprint meets ``geometry`` (EPSG:4326) within ``[start, end)``, in a fixed order.
+
+        ``None`` leaves that end of the time open. Asset hrefs are absolute and unsigned.
+
+        Raises:
+            CatalogError: no such collection, a filter that nobody can apply, or the catalog cannot be read.
+        """
+        ...
+
+
+def open_catalog(where: str | Path) -> Catalog:
+    """The catalog behind a short name (``planetary-computer``), a URL or a path.
+
+    A URL is read once to see whether it is an API. Paths and URLs may be a ``catalog.json``, a ``collection.json``, an
+    item collection (``.json``, ``.geojson``), items line by line (``.ndjson``) or stac-geoparquet (``.parquet``).
+    """
+    text = str(where)
+    endpoint = endpoint_named(text) or endpoint_at(text)
+    if endpoint is not None:
+        return StacApi(endpoint.url, name=text, endpoint=endpoint)
+    if _is_url(text):
+        if _suffix(text) in (".ndjson", ".jsonl", ".parquet"):
+            return StaticCatalog(text)
+        document = _read_json(text, _Files())
+        rels = {link.get("rel") for link in document.get("links", ()) if isinstance(link, Mapping)}
+        is_api = "conformsTo" in document or "search" in rels
+        return StacApi(text, name=text) if is_api else StaticCatalog(text)
+    if not Path(text).exists() and re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise CatalogError(
+            f"catalog '{text}'",
+            f"is neither a file nor a known name.{nearest(text, endpoints())} Known names are: {', '.join(endpoints())}; "
+            "give one of them, the URL of a STAC API, or the path of a catalog.json",
+        )
+    return StaticCatalog(text)
+
+
+class StacApi:
+    """A STAC API, through pystac-client: paging, retries with backoff, and only filters that the server promises."""
+
+    filters_remotely = True
+
+    def __init__(self, url: str, *, name: str | None = None, endpoint: Endpoint | None = None) -> None:
+        self.url, self.name, self.endpoint = url, name or url, endpoint
+        self._client: Client | None = None
+
+    def search(
+        self,
+        collections: Sequence[str],
+        geometry: shapely.Geometry,
+        start: dt.datetime | None,
+        end: dt.datetime | None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        cql2: Mapping[str, Any] | None = None,
+        limit_page: int = 100,
+    ) -> list[Item]:
+        """See ``Catalog.search``."""
+        import shapely
+        from pystac_client.exceptions import APIError
+
+        _check_interval(start, end)
+        check_query(query or {})
+        client = self._connect()
+        simple = geometry if shapely.get_num_coordinates(geometry) <= MAX_VERTICES else geometry.convex_hull
+        limit = min(limit_page, self.endpoint.page_limit) if self.endpoint else limit_page
+        asked: dict[str, Any] = {
+            "collections": list(collections),
+            "intersects": shapely.geometry.mapping(simple),
+            "limit": limit,
+            "datetime": None if start is None and end is None else (_rfc3339(start), _rfc3339(end)),
+        }
+        remote = self._remote_query(client, query)
+        if remote:
+            asked["query"] = remote
+        if cql2 and self._offers(client, "FILTER"):
+            asked |= {"filter": dict(cql2), "filter_lang": "cql2-json"}
+        try:
+            found = list(client.search(**asked).items_as_dicts())
+        except (APIError, NotImplementedError, ValueError) as error:
+            raise CatalogError(f"catalog {self.name}", f"the search failed: {_short(error)}") from error
+        if not found:
+            self._check_collections(client, collections)
+        # Applied again here: some servers accept a filter and ignore it, and all treat the end of the time as included.
+        keep = _keep(collections, geometry, start, end, query, None if "filter" in asked else cql2)
+        items = {(item.get("collection"), item["id"]): item for item in found if keep(item)}
+        return [_absolute(item, _self_link(item) or self.url, self.url) for item in items.values()]
+
+    def _connect(self) -> Client:
+        if self._client is None:
+            from pystac.errors import STACError
+            from pystac_client import Client
+            from pystac_client.exceptions import APIError
+            from pystac_client.stac_api_io import StacApiIO
+
+            io = StacApiIO(max_retries=_retry(), timeout=TIMEOUT_S)  # type: ignore[arg-type]  # (connect, read) is right
+            try:
+                self._client = Client.open(self.url, stac_io=io)
+            except (APIError, STACError, ValueError, KeyError, TypeError) as error:
+                raise CatalogError(
+                    f"catalog {self.name}",
+                    f"no STAC API answers at {self.url}: {_short(error)}. Check the address and the network, then try again",
+                ) from error
+        return self._client
+
+    def _offers(self, client: Client, conformance: str) -> bool:
+        return client.conforms_to(conformance)
+
+    def _remote_query(self, client: Client, query: Mapping[str, Any] | None) -> dict[str, Any]:
+        # Platforms are spelled differently by every server (Sentinel-2A, sentinel-2a): compared here, after the search.
+        if not query or not self._offers(client, "QUERY"):
+            return {}
+        return {name: tests for name, tests in query.items() if name.removeprefix("properties.") != "platform"}
+
+    def _check_collections(self, client: Client, collections: Sequence[str]) -> None:
+        """CatalogError when a collection does not exist: servers answer that with an empty result."""
+        from pystac_client.exceptions import APIError
+
+        for name in collections:
+            try:
+                client._stac_io.read_json(f"{self.url.rstrip('/')}/collections/{name}")  # type: ignore[union-attr]
+            except APIError as error:
+                if error.status_code != 404:
+                    raise CatalogError(f"catalog {self.name}", f"collection '{name}': {_short(error)}") from error
+                known = [collection.id for collection in client.get_collections()]
+                raise _no_collection(self.name, name, known) from error
+
+
+class StaticCatalog:
+    """A catalog that is files: read once, then filtered here. Children and items are followed."""
+
+    filters_remotely = False
+
+    def __init__(self, where: str | Path) -> None:
+        text = str(where)
+        self.name = text
+        self.root = text if _is_url(text) else str(Path(text).resolve())
+        self._items: dict[str | None, list[Item]] | None = None
+        self._collections: set[str] = set()
+
+    def search(
+        self,
+        collections: Sequence[str],
+        geometry: shapely.Geometry,
+        start: dt.datetime | None,
+        end: dt.datetime | None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        cql2: Mapping[str, Any] | None = None,
+        limit_page: int = 100,
+    ) -> list[Item]:
+        """See ``Catalog.search``."""
+        _check_interval(start, end)
+        check_query(query or {})
+        items = self._read()
+        for name in collections:
+            if name not in items and name not in self._collections:
+                raise _no_collection(self.name, name, {*self._collections, *(key for key in items if key)})
+        keep = _keep(collections, geometry, start, end, query, cql2)
+        unique = {(name, item["id"]): item for name in collections for item in items.get(name, ())}
+        return [item for item in unique.values() if keep(item)]
+
+    def _read(self) -> dict[str | None, list[Item]]:
+        if self._items is None:
+            self._items = {}
+            for item in self._all_items():
+                self._items.setdefault(item.get("collection"), []).append(item)
+        return self._items
+
+    def _all_items(self) -> Iterator[Item]:
+        files = _Files()
+        suffix = _suffix(self.root)
+        if suffix == ".parquet":
+            yield from (_absolute(item, self.root, self.root) for item in _read_parquet(self.root, files))
+        elif suffix in (".ndjson", ".jsonl"):
+            yield from (_absolute(item, self.root, self.root) for item in _read_lines(self.root, files))
+        else:
+            yield from self._walk(_read_json(self.root, files), self.root, files)
+
+    def _walk(self, document: Item, at: str, files: _Files) -> Iterator[Item]:
+        seen, waiting = {at}, [(document, at)]
+        while waiting:
+            # Level by level, so that all files of a level can be read at once.
+            links: list[tuple[str, str]] = []
+            for document, at in waiting:
+                match document.get("type"):
+                    case "FeatureCollection":
+                        for item in document.get("features", ()):
+                            _check_item(item, at)
+                            yield _absolute(item, at, at)
+                    case "Feature":
+                        _check_item(document, at)
+                        yield _absolute(document, at, at)
+                    case "Catalog" | "Collection":
+                        if document["type"] == "Collection":
+                            self._collections.add(str(document.get("id")))
+                        links += _links(document, at)
+                    case other:
+                        raise CatalogError(
+                            f"catalog {self.name}",
+                            f"{at} is JSON of type {other!r}, not STAC; wanted a Catalog, Collection, Feature or "
+                            "FeatureCollection",
+                        )
+            new = [href for _, href in dict.fromkeys(links) if href not in seen]
+            seen.update(new)
+            waiting = list(zip(_read_many(new, files), new, strict=True))
+
+
+def item_interval(item: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime] | None:
+    """Start and end of an item in UTC, equal for an instant; None when it has no time."""
+    properties = item["properties"]
+    if properties.get("datetime"):
+        instant = parse_time(properties["datetime"])
+        return instant, instant
+    start, end = properties.get("start_datetime"), properties.get("end_datetime")
+    if not start or not end:
+        return None
+    return parse_time(start), parse_time(end)
+
+
+def parse_time(text: str | dt.datetime) -> dt.datetime:
+    """A time of an item, in UTC. Without a zone it is taken as UTC."""
+    time = text if isinstance(text, dt.datetime) else dt.datetime.fromisoformat(text)
+    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
+
+
+def item_geometry(item: Mapping[str, Any]) -> shapely.Geometry | None:
+    """Footprint of an item in EPSG:4326, from its geometry or else its bbox; None when it has neither.
+
+    A footprint drawn the long way round the globe is cut at the antimeridian.
+    """
+    import shapely
+
+    if item.get("geometry"):
+        geometry: shapely.Geometry = shapely.geometry.shape(item["geometry"])
+    elif item.get("bbox"):
+        box = item["bbox"]
+        minx, miny, maxx, maxy = box if len(box) == 4 else (box[0], box[1], box[3], box[4])
+        geometry = shapely.box(minx, miny, maxx + 360 if maxx < minx else maxx, maxy)
+    else:
+        return None
+    return _cut_at_antimeridian(geometry)
+
+
+def _cut_at_antimeridian(geometry: shapely.Geometry) -> shapely.Geometry:
+    import numpy as np
+    import shapely
+    from shapely import affinity
+
+    minx, _, maxx, _ = geometry.bounds
+    if maxx - minx <= 180 and maxx <= 180:
+        return geometry
+    east = shapely.transform(geometry, lambda xy: np.where(xy[:, :1] < 0, xy + [[360, 0]], xy))
+    width = east.bounds[2] - east.bounds[0]
+    if geometry.geom_type != "Polygon" or not 0 < width < 180:
+        return geometry  # two parts already, or truly wider than half the globe
+    east = shapely.make_valid(east)
+    return shapely.union(
+        shapely.intersection(east, shapely.box(-180, -90, 180, 90)),
+        affinity.translate(shapely.intersection(east, shapely.box(180, -90, 540, 90)), -360),
+    )
+
+
+def _keep(
+    collections: Sequence[str],
+    geometry: shapely.Geometry,
+    start: dt.datetime | None,
+    end: dt.datetime | None,
+    query: Mapping[str, Any] | None,
+    cql2: Mapping[str, Any] | None,
+) -> Callable[[Item], bool]:
+    import shapely
+
+    shapely.prepare(geometry)
+    minx, miny, maxx, maxy = geometry.bounds
+
+    def keep(item: Item) -> bool:
+        if item.get("collection") not in collections or not _overlaps_time(item, start, end):
+            return False
+        box = item.get("bbox")
+        if box and len(box) == 4 and box[0] <= box[2] and (box[0] > maxx or box[2] < minx):
+            return False
+        if box and len(box) == 4 and (box[1] > maxy or box[3] < miny):
+            return False
+        if query and not matches_query(item, query):
+            return False
+        if cql2 and not matches_cql2(item, cql2):
+            return False
+        footprint = item_geometry(item)
+        return footprint is not None and bool(shapely.intersects(geometry, footprint))
+
+    return keep
+
+
+def _overlaps_time(item: Item, start: dt.datetime | None, end: dt.datetime | None) -> bool:
+    if start is None and end is None:
+        return True
+    interval = item_interval(item)
+    if interval is None:
+        return False
+    first, last = interval
+    if end is not None and first >= end:
+        return False
+    # A year of land cover that ends on 1 January 00:00 is not of the next year; an instant at the start is inside.
+    return start is None or last > start or first == last == start
+
+
+def _check_interval(start: dt.datetime | None, end: dt.datetime | None) -> None:
+    if any(time is not None and time.tzinfo is None for time in (start, end)):
+        raise CatalogError("time", f"{start} to {end} has no time zone; wanted UTC")
+    if start is not None and end is not None and start >= end:
+        raise CatalogError("time", f"{start} is not before {end}; swap them or widen the interval")
+
+
+def _check_item(item: Any, at: str) -> None:
+    if not isinstance(item, dict) or not isinstance(item.get("properties"), dict) or "id" not in item:
+        raise CatalogError(at, "holds a feature that is not a STAC item: 'id' or 'properties' is missing")
+    if not isinstance(item.get("assets"), dict):
+        raise CatalogError(at, f"feature {item['id']} is GeoJSON but not a STAC item: it has no 'assets'")
+
+
+def _absolute(item: Item, at: str, root: str) -> Item:
+    """The item with absolute asset addresses. Relative ones are relative to the file, or else to the item's self link."""
+    own = _self_link(item)
+    collected = not _is_url(at) and at == root and own is not None and own != at
+    for asset in item["assets"].values():
+        href = asset.get("href", "")
+        here = _join(at, href)
+        # An item copied from an API into one local file: its relative addresses are the API's, unless files lie here.
+        asset["href"] = _join(own, href) if collected and own and not _exists(here) else here
+    return item
+
+
+def _exists(href: str) -> bool:
+    return _is_remote(href) or Path(href).exists()
+
+
+def _self_link(item: Mapping[str, Any]) -> str | None:
+    for link in item.get("links") or ():
+        if link.get("rel") == "self" and _is_url(str(link.get("href", ""))):
+            return str(link["href"])
+    return None
+
+
+def _links(document: Item, at: str) -> list[tuple[str, str]]:
+    return [
+        (link["rel"], _join(at, link["href"]))
+        for link in document.get("links", ())
+        if isinstance(link, Mapping) and link.get("rel") in ("child", "item", "items") and link.get("href")
+    ]
+
+
+def _join(base: str, href: str) -> str:
+    """An address relative to a file, made absolute."""
+    if href.startswith("file://"):
+        return urlsplit(href).path
+    if _is_remote(href) or href.startswith("/"):
+        return urljoin(base, href) if href.startswith("/") and _is_url(base) else href
+    if _is_remote(base):
+        if _is_url(base):
+            return urljoin(base, href)
+        scheme, rest = base.split("://", 1)
+        return f"{scheme}://{posixpath.normpath(posixpath.join(posixpath.dirname(rest), href))}"
+    return posixpath.normpath(posixpath.join(posixpath.dirname(base), href))
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _is_remote(text: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]*://|/vsi", text) is not None
+
+
+def _suffix(text: str) -> str:
+    return posixpath.splitext(urlsplit(text).path if _is_url(text) else text)[1].lower()
+
+
+class _Files:
+    """Reads bytes from paths and URLs; connections are kept open between reads."""
+
+    def __init__(self) -> None:
+        self._session: requests.Session | None = None
+
+    def read(self, at: str) -> bytes:
+        if not _is_url(at):
+            try:
+                return Path(at).read_bytes()
+            except OSError as error:
+                why = "is a folder" if Path(at).is_dir() else error.strerror or str(error)
+                raise CatalogError(at, f"cannot be read as a catalog: {why}") from error
+        import requests
+
+        if self._session is None:
+            from requests.adapters import HTTPAdapter
+
+            self._session = requests.Session()
+            adapter = HTTPAdapter(max_retries=_retry(), pool_maxsize=READERS)
+            self._session.mount("http://", adapter)
+            self._session.mount("https://", adapter)
+        try:
+            answer = self._session.get(at, timeout=TIMEOUT_S)
+            answer.raise_for_status()
+        except requests.RequestException as error:
+            raise CatalogError(at, f"cannot be read as a catalog: {_short(error)}") from error
+        return answer.content
+
+
+def _retry() -> Retry:
+    from urllib3.util import Retry
+
+    return Retry(
+        total=ATTEMPTS - 1,
+        backoff_factor=0.5,
+        status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=None,  # a search is a POST, and asking twice changes nothing
+        respect_retry_after_header=True,
+    )
+
+
+def _read_json(at: str, files: _Files) -> Item:
+    data = files.read(at)
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CatalogError(at, f"is not JSON, or is cut short: {error}") from error
+    if not isinstance(document, dict):
+        raise CatalogError(at, f"is JSON but not STAC: it holds a {type(document).__name__}")
+    return document
+
+
+def _read_many(hrefs: Sequence[str], files: _Files) -> Iterator[Item]:
+    if len(hrefs) < 2 or not _is_url(hrefs[0]):
+        # From a local disk, parsing is the work and threads do not speed it up.
+        yield from (_read_json(href, files) for href in hrefs)
+        return
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(lambda href: _read_json(href, files), hrefs)
+
+
+def _read_lines(at: str, files: _Files) -> Iterator[Item]:
+    for number, line in enumerate(files.read(at).splitlines(), start=1):
+        if line.strip():
+            try:
+                item = json.loads(line)
+            except ValueError as error:
+                raise CatalogError(at, f"line {number} is not JSON, or is cut short: {error}") from error
+            _check_item(item, f"{at}, line {number},")
+            yield item
+
+
+def _read_parquet(at: str, files: _Files) -> Iterator[Item]:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from stac_geoparquet.arrow import stac_table_to_items
+
+    try:
+        table = pq.read_table(io.BytesIO(files.read(at)))
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(at, f"is not a Parquet file, or is cut short: {error}") from error
+    missing = {"id", "geometry", "bbox", "assets", "links"} - set(table.column_names)
+    if missing:
+        raise CatalogError(at, f"is Parquet but not stac-geoparquet: columns {sorted(missing)} are missing")
+    for item in stac_table_to_items(table):
+        _check_item(item, at)
+        yield item
+
+
+def _no_collection(catalog: str, name: str, known: Iterable[str]) -> CatalogError:
+    names = sorted(known)
+    return CatalogError(
+        f"catalog {catalog}",
+        f"it has no collection '{name}'.{nearest(name, names)} It has: {', '.join(names) or 'none at all'}",
+    )
+
+
+def _rfc3339(time: dt.datetime | None) -> str | None:
+    return None if time is None else time.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]} …"
