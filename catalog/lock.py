@@ -1,0 +1,360 @@
+"""The lock: the frozen answer of the catalogs, one row an item, as stac-geoparquet (``scenes.parquet``).
+
+A build reads only the lock. Scenes come back from it alone: what a file's header had to tell is stored in the asset
+(``proj:code``, ``proj:transform``, ``proj:shape``), what we decided stands in the columns ``curate:*``. Of an item's
+assets only those that are read are kept, and of its links only where it came from.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from catalog.scene import Asset, Radiometry, Scene
+from catalog.search import item_geometry, parse_time
+from curate.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Status = Literal["used", "dropped"]
+
+_TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
+_TEXTS = ("platform", "constellation", "grid:code", "sat:orbit_state", "s2:processing_baseline", "processing:version")
+_NUMBERS = ("eo:cloud_cover", "gsd", "view:sun_elevation", "view:sun_azimuth")
+_COUNTS = ("sat:relative_orbit", "sat:absolute_orbit")
+_LIBRARY = "scenes.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class LockedItem:
+    """One item of the search result, used or dropped, and why."""
+
+    item: Mapping[str, Any]
+    """The STAC item; read back from a lock, it has only the assets and links that the lock keeps."""
+    source: str
+    """Name of the source in the recipe."""
+    status: Status
+    reason: str = ""
+    """Why it was dropped; empty when used."""
+    scene: Scene | None = None
+    """What is read; None for an item that no scene could be made of."""
+
+
+def scenes_from_lock(rows: Iterable[LockedItem], source: str) -> tuple[Scene, ...]:
+    """The scenes of one source that are to be used, in the order of the lock."""
+    return tuple(row.scene for row in rows if row.source == source and row.status == "used" and row.scene is not None)
+
+
+def lock_bytes(rows: Sequence[LockedItem]) -> bytes:
+    """The lock as one stac-geoparquet file (version 1.1.0): the same rows give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import shapely
+
+    footprints = [row.scene.footprint if row.scene else item_geometry(row.item) for row in rows]
+    columns = {
+        **_item_columns(rows, footprints),
+        **_property_columns(rows),
+        **_curate_columns(rows),
+    }
+    names = sorted({geometry.geom_type for geometry in footprints if geometry is not None})
+    metadata = {"geo": json.dumps(_geo(names)), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
+    bounds = shapely.total_bounds([geometry for geometry in footprints if geometry is not None]) if names else None
+    if bounds is not None:
+        metadata["geo"] = json.dumps(_geo(names, [float(bound) for bound in bounds]))
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", compression_level=3, row_group_size=50_000)
+    return sink.getvalue()
+
+
+def read_lock(data: bytes) -> tuple[LockedItem, ...]:
+    """The rows of a lock, with their scenes.
+
+    Raises:
+        StoreError: not a lock, or a damaged one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(_LIBRARY, f"is not a Parquet file, or is damaged: {error}") from error
+    missing = [name for name in ("id", "assets", "curate:source", "curate:bands") if name not in table.column_names]
+    if missing:
+        raise StoreError(_LIBRARY, f"is not a lock of curate: columns {', '.join(missing)} are missing")
+    return tuple(_rows(table.combine_chunks()))
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+_ASSET_FIELDS = ("href", "type", "title", "roles", "proj:code", "proj:transform", "proj:shape", "file:size")
+
+
+def _item_columns(rows: Sequence[LockedItem], footprints: Sequence[Any]) -> dict[str, pa.Array]:
+    import pyarrow as pa
+    import shapely
+
+    bounds = [None if geometry is None or geometry.is_empty else geometry.bounds for geometry in footprints]
+    box = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
+    link = pa.struct([("href", pa.string()), ("rel", pa.string()), ("type", pa.string()), ("title", pa.string())])
+    return {
+        "stac_version": pa.array([str(row.item.get("stac_version", "1.1.0")) for row in rows], pa.string()),
+        "stac_extensions": pa.array(
+            [list(row.item.get("stac_extensions") or ()) for row in rows], pa.list_(pa.string())
+        ),
+        "id": pa.array([str(row.item["id"]) for row in rows], pa.string()),
+        "geometry": pa.array(
+            [None if geometry is None else shapely.to_wkb(geometry) for geometry in footprints], pa.binary()
+        ),
+        "bbox": pa.array(
+            [None if box is None else dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) for box in bounds],
+            box,
+        ),
+        "links": pa.array([_links(row.item) for row in rows], pa.list_(link)),
+        "assets": _asset_column(rows),
+        "collection": pa.array([row.item.get("collection") for row in rows], pa.string()),
+    }
+
+
+def _links(item: Mapping[str, Any]) -> list[dict[str, str]]:
+    kept = [link for link in item.get("links") or () if link.get("rel") in ("self", "collection")]
+    return [{name: str(link[name]) for name in ("href", "rel", "type", "title") if link.get(name)} for link in kept]
+
+
+def _asset_column(rows: Sequence[LockedItem]) -> pa.StructArray:
+    """One struct a row with one field an asset key; the fields of every asset are the same, so the schema stays small."""
+    import pyarrow as pa
+
+    kinds = {
+        "href": pa.string(),
+        "type": pa.string(),
+        "title": pa.string(),
+        "roles": pa.list_(pa.string()),
+        "proj:code": pa.string(),
+        "proj:transform": pa.list_(pa.float64()),
+        "proj:shape": pa.list_(pa.int64()),
+        "file:size": pa.int64(),
+    }
+    by_key: dict[str, dict[int, dict[str, Any]]] = {}
+    for at, row in enumerate(rows):
+        for asset in row.scene.assets if row.scene else ():
+            said = row.item["assets"][asset.key]
+            by_key.setdefault(asset.key, {})[at] = {
+                "href": asset.href,
+                "type": _text(said.get("type")),
+                "title": _text(said.get("title")),
+                "roles": [str(role) for role in said.get("roles") or ()],
+                "proj:code": f"EPSG:{asset.epsg}",
+                "proj:transform": list(asset.transform),
+                "proj:shape": list(asset.shape),
+                "file:size": said["file:size"] if isinstance(said.get("file:size"), int) else None,
+            }
+    # Parquet has no empty struct, so a lock without any asset gets one that is null everywhere.
+    keys = sorted(by_key) or ["data"]
+    one = pa.struct(list(kinds.items()))
+    fields = []
+    for key in keys:
+        held = by_key.get(key, {})
+        present = [at in held for at in range(len(rows))]
+        arrays = [
+            pa.array([held[at][name] if at in held else None for at in range(len(rows))], kind)
+            for name, kind in kinds.items()
+        ]
+        mask = pa.array([not is_here for is_here in present], pa.bool_())
+        fields.append(pa.StructArray.from_arrays(arrays, fields=list(one), mask=mask))
+    return pa.StructArray.from_arrays(fields, names=keys)
+
+
+def _property_columns(rows: Sequence[LockedItem]) -> dict[str, pa.Array]:
+    """The properties that tools filter by as typed columns, the rest as JSON: catalogs disagree on their types."""
+    import pyarrow as pa
+
+    columns: dict[str, pa.Array] = {}
+    properties = [row.item["properties"] for row in rows]
+    for name in _TIMES:
+        times = [parse_time(one[name]) if one.get(name) else None for one in properties]
+        columns[name] = pa.array(times, pa.timestamp("us", tz="UTC"))
+    for name in _TEXTS:
+        columns[name] = pa.array([_text(one.get(name)) for one in properties], pa.string())
+    for name in _NUMBERS:
+        columns[name] = pa.array([_number(one.get(name)) for one in properties], pa.float64())
+    for name in _COUNTS:
+        numbers = [_number(one.get(name)) for one in properties]
+        columns[name] = pa.array([None if number is None else int(number) for number in numbers], pa.int64())
+    typed = {*_TIMES, *_TEXTS, *_NUMBERS, *_COUNTS}
+    rest = [{name: value for name, value in one.items() if name not in typed} for one in properties]
+    columns["curate:properties"] = pa.array(
+        [json.dumps(one, sort_keys=True, separators=(",", ":")) for one in rest], pa.string()
+    )
+    return columns
+
+
+def _curate_columns(rows: Sequence[LockedItem]) -> dict[str, pa.Array]:
+    import pyarrow as pa
+
+    scenes = [row.scene for row in rows]
+
+    def of_scene(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([None if scene is None else getattr(scene, name) for scene in scenes], kind)
+
+    def of_radiometry(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([None if scene is None else getattr(scene.radiometry, name) for scene in scenes], kind)
+
+    band = pa.struct(
+        [
+            ("name", pa.string()),
+            ("key", pa.string()),
+            ("layer", pa.int64()),
+            ("dtype", pa.string()),
+            ("nodata", pa.float64()),
+        ]
+    )
+    bands = [
+        None
+        if scene is None
+        else [
+            {"name": one.band, "key": one.key, "layer": one.layer, "dtype": one.dtype, "nodata": one.nodata}
+            for one in scene.assets
+        ]
+        for scene in scenes
+    ]
+    return {
+        "curate:source": pa.array([row.source for row in rows], pa.string()),
+        "curate:status": pa.array([row.status for row in rows], pa.string()),
+        "curate:reason": pa.array([row.reason for row in rows], pa.string()),
+        "curate:collection": of_scene("collection", pa.string()),
+        "curate:acquired": of_scene("acquired", pa.timestamp("us", tz="UTC")),
+        "curate:acquisition": of_scene("acquisition", pa.string()),
+        "curate:offset_dn": of_radiometry("offset_dn", pa.int64()),
+        "curate:scale": of_radiometry("scale", pa.float64()),
+        "curate:radiometry": of_radiometry("why", pa.string()),
+        "curate:platform": of_scene("platform", pa.string()),
+        "curate:tile": of_scene("tile", pa.string()),
+        "curate:orbit": of_scene("orbit", pa.string()),
+        "curate:relative_orbit": of_scene("relative_orbit", pa.int64()),
+        "curate:baseline": of_scene("baseline", pa.string()),
+        "curate:cloud_pct": of_scene("cloud_pct", pa.float64()),
+        "curate:signing": of_scene("signing", pa.string()),
+        "curate:bands": pa.array(bands, pa.list_(band)),
+    }
+
+
+def _geo(types: Sequence[str], bbox: Sequence[float] | None = None) -> dict[str, Any]:
+    """GeoParquet 1.1 metadata; without a ``crs`` it is OGC:CRS84, which is what STAC has."""
+    covering = {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}}
+    column: dict[str, Any] = {"encoding": "WKB", "geometry_types": list(types), "covering": covering}
+    if bbox is not None:
+        column["bbox"] = list(bbox)
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(table: pa.Table) -> Iterable[LockedItem]:
+    import shapely
+
+    columns = {name: table[name].to_pylist() for name in table.column_names if name not in ("assets", "geometry")}
+    geometries = shapely.from_wkb(table["geometry"].to_pylist()) if len(table) else []
+    assets = _read_assets(table)
+    for at in range(len(table)):
+        row = {name: values[at] for name, values in columns.items()}
+        scene = _scene(row, assets[at], geometries[at]) if row["curate:bands"] is not None else None
+        yield LockedItem(
+            item=_item(row, assets[at], geometries[at]),
+            source=row["curate:source"],
+            status=row["curate:status"],
+            reason=row["curate:reason"],
+            scene=scene,
+        )
+
+
+def _read_assets(table: pa.Table) -> list[dict[str, dict[str, Any]]]:
+    """For each row its assets by key."""
+    import pyarrow.compute as pc
+
+    assets: list[dict[str, dict[str, Any]]] = [{} for _ in range(len(table))]
+    column = table["assets"].combine_chunks() if len(table) else None
+    if column is None:
+        return assets
+    for key in (field.name for field in column.type):
+        held = pc.struct_field(column, key)
+        here = pc.indices_nonzero(held.is_valid())
+        for at, asset in zip(here.to_pylist(), held.take(here).to_pylist(), strict=True):
+            assets[at][key] = {name: value for name, value in asset.items() if value is not None}
+    return assets
+
+
+def _item(row: Mapping[str, Any], assets: Mapping[str, Any], geometry: Any) -> dict[str, Any]:
+    import shapely
+
+    properties = json.loads(row["curate:properties"])
+    for name in _TIMES:
+        if row[name] is not None:
+            properties[name] = row[name].astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+    properties.setdefault("datetime", None)
+    properties |= {name: row[name] for name in (*_TEXTS, *_NUMBERS, *_COUNTS) if row[name] is not None}
+    return {
+        "type": "Feature",
+        "stac_version": row["stac_version"],
+        "stac_extensions": row["stac_extensions"],
+        "id": row["id"],
+        "collection": row["collection"],
+        "geometry": None if geometry is None else json.loads(shapely.to_geojson(geometry)),
+        "bbox": None if row["bbox"] is None else list(row["bbox"].values()),
+        "properties": properties,
+        "links": [{name: value for name, value in link.items() if value is not None} for link in row["links"]],
+        "assets": dict(assets),
+    }
+
+
+def _scene(row: Mapping[str, Any], assets: Mapping[str, Any], geometry: Any) -> Scene:
+    acquired = row["curate:acquired"]
+    return Scene(
+        id=row["id"],
+        source=row["curate:source"],
+        collection=row["curate:collection"],
+        acquired=None if acquired is None else acquired.astimezone(dt.UTC),
+        acquisition=row["curate:acquisition"],
+        footprint=geometry,
+        assets=tuple(_asset(band, assets[band["key"]]) for band in row["curate:bands"]),
+        radiometry=Radiometry(row["curate:scale"], row["curate:offset_dn"], row["curate:radiometry"]),
+        platform=row["curate:platform"],
+        tile=row["curate:tile"],
+        orbit=row["curate:orbit"],
+        relative_orbit=row["curate:relative_orbit"],
+        baseline=row["curate:baseline"],
+        cloud_pct=row["curate:cloud_pct"],
+        signing=row["curate:signing"],
+    )
+
+
+def _asset(band: Mapping[str, Any], asset: Mapping[str, Any]) -> Asset:
+    a, b, c, d, e, f = asset["proj:transform"]
+    height, width = asset["proj:shape"]
+    return Asset(
+        band=band["name"],
+        key=band["key"],
+        href=asset["href"],
+        epsg=int(asset["proj:code"].removeprefix("EPSG:")),
+        transform=(a, b, c, d, e, f),
+        shape=(height, width),
+        dtype=band["dtype"],
+        nodata=band["nodata"],
+        layer=band["layer"],
+    )
