@@ -1,0 +1,181 @@
+"""The Recipe: what the user asked for, checked as a whole before any work starts.
+
+It is made of the stages' own frozen option classes (`GridSpec`, `MaskSpec`, `TimeSpec` …), so that each option is
+documented and checked in one place. This is the only folder that knows pydantic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from catalog.collections import Collection, canonical_band, collection
+from catalog.request import SearchSpec
+from cube.mask import MaskSpec
+from cube.times import Interval, KeepSpec, TimeSpec
+from curate.errors import CatalogError
+from labels.spec import LabelSpec
+from tiling.grid import GridSpec
+from tiling.split import SplitSpec
+
+NAME = r"^[a-z][a-z0-9_]*$"
+
+
+class Model(BaseModel):
+    """Frozen, no unknown keys, and the line under a field is its description in the schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class SourceSpec(Model):
+    """One sensor or static layer: where its scenes come from and what becomes of them. A group in the store."""
+
+    collection: str
+    """Collection in the catalog, e.g. `sentinel-2-l2a`, `sentinel-1-rtc`, `cop-dem-glo-30`."""
+    bands: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Names of the bands (`red`, `nir08`, `vv` …; `B04` works too). Empty: the usual bands of the collection."""
+    catalog: str | None = None
+    """Another catalog than the recipe's, for this source."""
+    search: SearchSpec = SearchSpec()
+    """Which scenes are wanted at all."""
+    orbit: Annotated[tuple[Literal["ascending", "descending"], ...], BeforeValidator(_as_tuple)] = ()
+    """SAR: the orbit directions, kept apart along time. Empty: both, kept apart too."""
+    mask: MaskSpec = MaskSpec()
+    """What is hidden by the sensor's quality layer."""
+    time: TimeSpec = TimeSpec(composite="monthly")
+    """How the dates of a chip become the time axis. Static layers have none."""
+    keep: KeepSpec = KeepSpec()
+    """Which dates of a chip are good enough."""
+    apply_mask: bool = False
+    """For `series` and `single`: void the hidden pixels. By default the mask is only the layer beside them."""
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] | None = None
+    """Method for the measured bands where grids differ. Empty: by kind of band. Classes are never interpolated."""
+
+    @property
+    def table(self) -> Collection:
+        """The collection's row in the table of collections."""
+        return collection(self.collection)
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Canonical names of the wanted bands, without the quality layer."""
+        names = self.bands or self.table.default_bands
+        return tuple(canonical_band(self.collection, name) for name in names)
+
+    @model_validator(mode="after")
+    def _known_bands(self) -> SourceSpec:
+        try:
+            names = self.band_names
+        except CatalogError as error:
+            raise ValueError(str(error)) from error
+        if len(set(names)) != len(names):
+            raise ValueError(f"bands {list(self.bands)} name a band twice; name each band once")
+        if self.orbit and self.table.kind != "sar":
+            raise ValueError(f"'orbit' is for SAR, and {self.collection} is {self.table.kind}; remove it")
+        if self.table.kind == "classes":
+            raise ValueError(f"{self.collection} is a land-cover product; ask for it under 'labels', not 'sources'")
+        return self
+
+
+class StoreSpec(Model):
+    """How the dataset is stored."""
+
+    format: Literal["zarr"] = "zarr"
+    """Zarr v3, sharded."""
+    shard_chips: int | Literal["auto"] = "auto"
+    """Chips per shard, the unit of work. `auto`: about 2048 x 2048 pixels, fewer when the series is long."""
+
+    @field_validator("shard_chips")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 1 <= value <= 65536:
+            raise ValueError(f"shard_chips is {value}; wanted 1 to 65536, or auto")
+        return value
+
+
+class Recipe(Model):
+    """What the user asked for: when, which grid, which sources and labels, which splits, which store."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the dataset. Empty: the name of the area of interest."""
+    time: str
+    """Half-open interval in UTC, `2018-04-01/2018-10-01`: the first day counts, the last does not."""
+    catalog: str = "planetary-computer"
+    """A known name, the URL of a STAC API, or a path or URL of a static catalog or item collection."""
+    grid: GridSpec = GridSpec()
+    """The rule that lays chips."""
+    sources: dict[str, SourceSpec] = Field(min_length=1)
+    """One group of the store each, under the name given here."""
+    labels: dict[str, LabelSpec] = Field(default_factory=dict)
+    """One variable of the group `label` each, under the name given here."""
+    split: SplitSpec = SplitSpec()
+    """How chips are put into train, val and test."""
+    store: StoreSpec = StoreSpec()
+    """The format of the dataset and the size of its shards."""
+    reader: Literal["odc-stac", "stackstac", "aligned"] = "odc-stac"
+    """Which library reads the pixels; all give the same ones."""
+    unreadable: Literal["fail", "skip"] = "fail"
+    """What a scene that cannot be read does: stop its shard (the default), or be left out and recorded."""
+
+    _base: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def base(self) -> Path:
+        """Folder that relative paths of the recipe start from: where the recipe lies."""
+        return self._base
+
+    @property
+    def interval(self) -> Interval:
+        """``time`` as two UTC instants."""
+        return Interval.parse(self.time)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that was asked; the same for the same recipe whatever the order or spelling of its YAML."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @field_validator("time")
+    @classmethod
+    def _interval(cls, value: str) -> str:
+        Interval.parse(value)
+        return value
+
+    @field_validator("sources", "labels")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        import re
+
+        wrong = [name for name in value if not re.match(NAME, name) or name in ("label", "chip")]
+        if wrong:
+            raise ValueError(
+                f"name {wrong[0]!r} cannot be a name in the store; wanted small letters, digits and _, "
+                "starting with a letter, and neither 'label' nor 'chip'"
+            )
+        return value
+
+    def located(self, base: Path) -> Recipe:
+        """The same recipe with relative paths starting from ``base``."""
+        copy = self.model_copy()
+        copy._base = base
+        return copy
+
+    def path(self, value: str) -> str:
+        """A path of the recipe as an absolute path; URLs and known catalog names come back as they are."""
+        if "://" in value or not (self._base / value).exists():
+            return value
+        return str((self._base / value).resolve())
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a recipe, for editors and for forms."""
+    document = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "curate recipe", **document}

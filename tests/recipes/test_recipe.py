@@ -1,0 +1,170 @@
+"""A recipe says what is asked; what is wrong with it is said all at once, in sentences with line numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.errors import RecipeError
+from recipes.read import default_recipe, dump_recipe, parse_recipe, read_recipe
+from recipes.recipe import Recipe, schema
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = """\
+time: 2018-04-01/2018-10-01
+sources:
+  s2:
+    collection: sentinel-2-l2a
+    bands: [red, nir]
+"""
+
+
+def problems(text: str) -> tuple[str, ...]:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text)
+    return caught.value.problems
+
+
+def test_the_smallest_recipe_has_careful_defaults() -> None:
+    recipe = parse_recipe(SMALL)
+    source = recipe.sources["s2"]
+    assert source.mask.hide == ("void", "saturated", "shadow", "cloud", "cirrus")
+    assert (source.time.composite, source.apply_mask, recipe.grid.side_px) == ("monthly", False, 256)
+    assert recipe.unreadable == "fail"
+
+
+def test_bands_may_be_named_as_any_endpoint_names_them() -> None:
+    recipe = parse_recipe(SMALL.replace("[red, nir]", "[B04, rededge1, B8A]"))
+    assert recipe.sources["s2"].band_names == ("red", "rededge071", "nir08")
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_right_one_and_its_line() -> None:
+    (problem,) = problems(SMALL + "    serch: {max_cloud_pct: 20}\n")
+    assert problem == "line 6: unknown key 'serch' in sources.s2; did you mean 'search'?"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("    mask: {dilate: 20}\n", "'dilate_m'"),
+        ("    time: {composit: monthly}\n", "'composite'"),
+        ("    keep: {min_clr: 0.5}\n", "'min_clear'"),
+        ("grid: {size: 3}\n", "'size_"),
+        ("split: {buffer: 3}\n", "'buffer_km'"),
+        ("store: {shard_chip: 3}\n", "'shard_chips'"),
+        ("labels: {a: {vectr: x.gpkg}}\n", "'vector'"),
+    ],
+)
+def test_every_clause_knows_its_nearest_key(wrong: str, right: str) -> None:
+    assert any(f"did you mean {right}" in problem for problem in problems(SMALL + wrong))
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    text = """\
+time: 2018-10-01/2018-04-01
+grid: {size_m: 1000, resolution_m: 30}
+sources:
+  s2: {collection: sentinel-2-l2b}
+  s1: {collection: sentinel-1-rtc, bands: [vx]}
+  dem: {colection: cop-dem-glo-30}
+split: {shares: {train: 0.9, test: 0.3}}
+"""
+    found = "\n".join(problems(text))
+    for sentence in (
+        "holds no time",
+        "1000",
+        "'sentinel-2-l2b' is not known; did you mean 'sentinel-2-l2a'?",
+        "band 'vx' is not in sentinel-1-rtc",
+        "unknown key 'colection' in sources.dem; did you mean 'collection'?",
+        "key 'collection' is missing in sources.dem",
+        "line 7",
+    ):
+        assert sentence in found
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("time: [", "not valid YAML"),
+        ("", "holds no keys"),
+        ("- a\n", "holds no keys"),
+        (SMALL + "time: 2018-04-01/2018-05-01\n", "line 6: key 'time' stands twice"),
+        (SMALL.replace("[red, nir]", "[red, B04]"), "name a band twice"),
+        (SMALL + "    orbit: ascending\n", "'orbit' is for SAR"),
+        (SMALL + "    time: {series: true, composite: monthly}\n", "exactly one of"),
+        (SMALL + "    time: {composite: weekly}\n", "'monthly'"),
+        (SMALL.replace("s2:", "label:"), "cannot be a name in the store"),
+        (SMALL.replace("sentinel-2-l2a", "esa-worldcover").replace("[red, nir]", "[map]"), "under 'labels'"),
+        (SMALL + "store: {shard_chips: 0}\n", "shard_chips is 0"),
+        ("time: 2018-04-01/2018-10-01\nsources: {}\n", "sources"),
+        ("time: 2018-04-01\nsources: {s2: {collection: sentinel-2-l2a}}\n", "two dates with a slash"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, sentence: str) -> None:
+    assert any(sentence in problem for problem in problems(text))
+
+
+def test_a_missing_file_names_the_command_that_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="curate init"):
+        read_recipe(tmp_path / "none.yaml")
+
+
+def test_a_recipe_survives_being_written_out_and_read_again() -> None:
+    recipe = parse_recipe((ROOT / "recipes" / "demo.yaml").read_text())
+    again = parse_recipe(dump_recipe(recipe))
+    assert again == recipe
+    assert again.fingerprint == recipe.fingerprint
+
+
+def test_the_fingerprint_ignores_order_and_spelling_but_no_choice() -> None:
+    here = parse_recipe(SMALL)
+    turned = parse_recipe("sources: {s2: {bands: [red, nir], collection: sentinel-2-l2a}}\ntime: 2018-04-01/2018-10-01\n")
+    assert here.fingerprint == turned.fingerprint
+    assert here.fingerprint != parse_recipe(SMALL + "    apply_mask: true\n").fingerprint
+
+
+@given(st.permutations(["void", "cloud", "shadow", "snow"]))
+def test_an_equal_recipe_has_an_equal_fingerprint(hide: list[str]) -> None:
+    text = SMALL + f"    mask: {{hide: [{', '.join(hide)}]}}\n"
+    assert parse_recipe(text).fingerprint == parse_recipe(text).fingerprint
+
+
+@pytest.mark.parametrize("name", ["recipes/default.yaml", "recipes/demo.yaml", "recipes/template.yaml"])
+def test_shipped_recipes_are_right_by_parser_and_by_schema(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert isinstance(parse_recipe(text), Recipe)
+    jsonschema.validate(yaml.load(text, Loader=yaml.BaseLoader) and _plain(text), schema())
+
+
+def _plain(text: str) -> object:
+    """The document as an editor sees it: dates as text."""
+    return json.loads(json.dumps(yaml.safe_load(text), default=str))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_examples_are_right_and_name_the_schema(path: Path) -> None:
+    assert isinstance(read_recipe(path), Recipe)
+    assert path.read_text().startswith("# yaml-language-server: $schema=../recipes/recipe.schema.json\n")
+    jsonschema.validate(_plain(path.read_text()), schema())
+
+
+def test_the_committed_schema_is_the_one_of_the_code() -> None:
+    assert json.loads((ROOT / "recipes" / "recipe.schema.json").read_text()) == json.loads(json.dumps(schema()))
+
+
+def test_every_option_is_described_in_the_schema() -> None:
+    document = schema()
+    for name, part in {"Recipe": document, **document["$defs"]}.items():
+        for key, field in part.get("properties", {}).items():
+            assert field.get("description"), f"{name}.{key} has no description"
+
+
+def test_the_default_recipe_needs_no_file() -> None:
+    assert set(default_recipe().sources) == {"s2", "s1", "dem"}
