@@ -1,7 +1,8 @@
 """Filters on the properties of an item, evaluated here: for catalogs that cannot filter, and to check those that can.
 
 Two dialects: STAC ``query`` (``{"eo:cloud_cover": {"lt": 20}}``) and the plain part of CQL2-JSON (comparisons, ``and``,
-``or``, ``not``, ``in``, ``between``, ``isNull``, ``like``). As on a server, an item without the property does not match.
+``or``, ``not``, ``in``, ``between``, ``isNull``, ``like``). As on a server, an item without the property does not
+match.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _compare(item: Mapping[str, Any], name: str, operator: str, wanted: Any) -> 
         return OPERATORS[operator](value, wanted)
     except TypeError as error:
         raise CatalogError(
-            "query", f"'{name}' is {value!r} in item {item.get('id')} and cannot be compared ('{operator}') to {wanted!r}"
+            "query", f"'{name}' is {value!r} in item {item.get('id')}; '{operator}' cannot compare it to {wanted!r}"
         ) from error
 
 

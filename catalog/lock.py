@@ -54,7 +54,6 @@ def lock_bytes(rows: Sequence[LockedItem]) -> bytes:
     """The lock as one stac-geoparquet file (version 1.1.0): the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    import shapely
 
     footprints = [row.scene.footprint if row.scene else item_geometry(row.item) for row in rows]
     columns = {
@@ -62,11 +61,7 @@ def lock_bytes(rows: Sequence[LockedItem]) -> bytes:
         **_property_columns(rows),
         **_curate_columns(rows),
     }
-    names = sorted({geometry.geom_type for geometry in footprints if geometry is not None})
-    metadata = {"geo": json.dumps(_geo(names)), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
-    bounds = shapely.total_bounds([geometry for geometry in footprints if geometry is not None]) if names else None
-    if bounds is not None:
-        metadata["geo"] = json.dumps(_geo(names, [float(bound) for bound in bounds]))
+    metadata = {"geo": json.dumps(_geo(footprints)), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
     table = pa.table(columns).replace_schema_metadata(metadata)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", compression_level=3, row_group_size=50_000)
@@ -129,7 +124,7 @@ def _links(item: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _asset_column(rows: Sequence[LockedItem]) -> pa.StructArray:
-    """One struct a row with one field an asset key; the fields of every asset are the same, so the schema stays small."""
+    """One struct a row with a field for each asset key; all assets have the same fields, so the schema stays small."""
     import pyarrow as pa
 
     kinds = {
@@ -246,12 +241,16 @@ def _curate_columns(rows: Sequence[LockedItem]) -> dict[str, pa.Array]:
     }
 
 
-def _geo(types: Sequence[str], bbox: Sequence[float] | None = None) -> dict[str, Any]:
+def _geo(footprints: Sequence[Any]) -> dict[str, Any]:
     """GeoParquet 1.1 metadata; without a ``crs`` it is OGC:CRS84, which is what STAC has."""
+    import shapely
+
+    known = [geometry for geometry in footprints if geometry is not None]
     covering = {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}}
-    column: dict[str, Any] = {"encoding": "WKB", "geometry_types": list(types), "covering": covering}
-    if bbox is not None:
-        column["bbox"] = list(bbox)
+    types = sorted({geometry.geom_type for geometry in known})
+    column: dict[str, Any] = {"encoding": "WKB", "geometry_types": types, "covering": covering}
+    if known:
+        column["bbox"] = shapely.total_bounds(known).tolist()
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 

@@ -47,7 +47,7 @@ def s2_radiometry(item: Mapping[str, Any], asset_key: str, href: str, collection
         return Radiometry(SCALE, 0, f"baseline {text}, boa_offset_applied is true: already shifted, no offset")
     if flag is False:
         # Both were seen: shifted pixels with the flag false, and truly unshifted ones.
-        return Radiometry(SCALE, OFFSET_DN, f"uncertain: baseline {text}, but boa_offset_applied is false: offset -1000")
+        return Radiometry(SCALE, OFFSET_DN, f"uncertain: baseline {text}, boa_offset_applied is false: offset -1000")
     if not is_jp2 and (urlsplit(href).hostname == SHIFTED_HOST or "/sentinel-cogs/" in href):
         return Radiometry(
             SCALE, 0, f"uncertain: baseline {text} from sentinel-cogs without boa_offset_applied: taken as shifted"
@@ -69,6 +69,7 @@ def _declared_offset_dn(item: Mapping[str, Any], asset_key: str) -> int | None:
     asset = item["assets"].get(asset_key, {})
     bands = asset.get("raster:bands") or asset.get("bands") or [{}]
     for holder, name in ((bands[0], "offset"), (bands[0], "raster:offset"), (asset, "raster:offset")):
-        if isinstance(holder.get(name), int | float):
-            return round(holder[name] / SCALE)
+        value = holder.get(name)
+        if isinstance(value, int | float):
+            return round(float(value) / SCALE)
     return None

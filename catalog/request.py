@@ -5,7 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import datetime as dt
 import logging
-from collections.abc import Callable, Collection as Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection as Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 

@@ -21,6 +21,7 @@ from catalog.signing import sign
 from curate.errors import CatalogError, ReadError
 
 Item = Mapping[str, Any]
+Transform = tuple[float, float, float, float, float, float]
 
 
 def to_scene(
@@ -131,9 +132,6 @@ def _asset(item: Item, band: Band, signing: str | None) -> Asset:
     return Asset(band.name, key, asset["href"], epsg, transform, shape, dtype, nodata, band.layer)
 
 
-Transform = tuple[float, float, float, float, float, float]
-
-
 def _projection(item: Item, asset: Item) -> tuple[int | None, Transform | None, tuple[int, int] | None]:
     """EPSG code, transform and shape as far as the metadata say them: the asset's own words before the item's."""
     properties = item["properties"]
@@ -143,11 +141,12 @@ def _projection(item: Item, asset: Item) -> tuple[int | None, Transform | None, 
     shape = next((holder["proj:shape"] for holder in holders if holder.get("proj:shape")), None)
     if transform is not None and len(transform) not in (6, 9):
         raise CatalogError(f"item {item['id']}", f"proj:transform has {len(transform)} numbers; wanted 6 or 9")
-    a, b, c, d, e, f = (float(number) for number in transform[:6]) if transform is not None else (0.0,) * 6
-    return epsg, None if transform is None else (a, b, c, d, e, f), None if shape is None else (
-        int(shape[0]),
-        int(shape[1]),
-    )
+    return epsg, _six(transform) if transform else None, (int(shape[0]), int(shape[1])) if shape else None
+
+
+def _six(transform: Sequence[float]) -> Transform:
+    a, b, c, d, e, f = (float(number) for number in transform[:6])
+    return a, b, c, d, e, f
 
 
 def _epsg(item: Item, holder: Item) -> int | None:
@@ -201,7 +200,7 @@ def _header(item: Item, band: str, key: str, signing: str | None) -> tuple[int, 
             f"asset '{key}' says no projection, and its file {href} has {lacks}. Add proj:code, proj:transform and "
             "proj:shape to the item, or georeference the file",
         )
-    return int(epsg), tuple(transform)[:6], (int(shape[0]), int(shape[1]))
+    return int(epsg), _six(transform), (int(shape[0]), int(shape[1]))
 
 
 def _radiometry(item: Item, table: Collection, bands: Sequence[Band], assets: Sequence[Asset]) -> Radiometry:

@@ -13,6 +13,7 @@ import json
 import logging
 import posixpath
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import requests
     import shapely
     from pystac_client import Client
+    from pystac_client.stac_api_io import StacApiIO
     from urllib3.util import Retry
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ Item = dict[str, Any]
 
 ATTEMPTS = 6
 """Requests before an endpoint counts as down; the pauses between them double, or are what ``Retry-After`` says."""
+BACKOFF_S = 0.5
 TIMEOUT_S = (10.0, 90.0)
 """To connect, to answer."""
 MAX_VERTICES = 500
@@ -92,8 +95,8 @@ def open_catalog(where: str | Path) -> Catalog:
     if not Path(text).exists() and re.fullmatch(r"[A-Za-z0-9_-]+", text):
         raise CatalogError(
             f"catalog '{text}'",
-            f"is neither a file nor a known name.{nearest(text, endpoints())} Known names are: {', '.join(endpoints())}; "
-            "give one of them, the URL of a STAC API, or the path of a catalog.json",
+            f"is neither a file nor a known name.{nearest(text, endpoints())} Give one of the known names "
+            f"({', '.join(endpoints())}), the URL of a STAC API, or the path of a catalog.json",
         )
     return StaticCatalog(text)
 
@@ -106,6 +109,7 @@ class StacApi:
     def __init__(self, url: str, *, name: str | None = None, endpoint: Endpoint | None = None) -> None:
         self.url, self.name, self.endpoint = url, name or url, endpoint
         self._client: Client | None = None
+        self._io: StacApiIO | None = None
 
     def search(
         self,
@@ -121,29 +125,32 @@ class StacApi:
         """See ``Catalog.search``."""
         import shapely
         from pystac_client.exceptions import APIError
+        from pystac_client.warnings import PystacClientWarning
 
         _check_interval(start, end)
         check_query(query or {})
         client = self._connect()
-        simple = geometry if shapely.get_num_coordinates(geometry) <= MAX_VERTICES else geometry.convex_hull
+        fine = shapely.get_num_coordinates(geometry) > MAX_VERTICES
         limit = min(limit_page, self.endpoint.page_limit) if self.endpoint else limit_page
         asked: dict[str, Any] = {
             "collections": list(collections),
-            "intersects": shapely.geometry.mapping(simple),
+            "intersects": json.loads(shapely.to_geojson(shapely.convex_hull(geometry) if fine else geometry)),
             "limit": limit,
             "datetime": None if start is None and end is None else (_rfc3339(start), _rfc3339(end)),
         }
         remote = self._remote_query(client, query)
         if remote:
             asked["query"] = remote
-        if cql2 and self._offers(client, "FILTER"):
+        if cql2 and client.conforms_to("FILTER"):
             asked |= {"filter": dict(cql2), "filter_lang": "cql2-json"}
         try:
-            found = list(client.search(**asked).items_as_dicts())
-        except (APIError, NotImplementedError, ValueError) as error:
+            found = list(client.search(**asked, method=_method(client)).items_as_dicts())
+        except (APIError, NotImplementedError, PystacClientWarning, ValueError) as error:
             raise CatalogError(f"catalog {self.name}", f"the search failed: {_short(error)}") from error
+        for item in found:
+            _check_item(item, self.name)
         if not found:
-            self._check_collections(client, collections)
+            self._check_collections(collections)
         # Applied again here: some servers accept a filter and ignore it, and all treat the end of the time as included.
         keep = _keep(collections, geometry, start, end, query, None if "filter" in asked else cql2)
         items = {(item.get("collection"), item["id"]): item for item in found if keep(item)}
@@ -155,38 +162,54 @@ class StacApi:
             from pystac_client import Client
             from pystac_client.exceptions import APIError
             from pystac_client.stac_api_io import StacApiIO
+            from pystac_client.warnings import PystacClientWarning
 
-            io = StacApiIO(max_retries=_retry(), timeout=TIMEOUT_S)  # type: ignore[arg-type]  # (connect, read) is right
+            self._io = StacApiIO(max_retries=_retry(), timeout=TIMEOUT_S)
             try:
-                self._client = Client.open(self.url, stac_io=io)
+                with warnings.catch_warnings():
+                    # A page without conformance classes is refused by the search below, with a sentence.
+                    warnings.simplefilter("ignore", PystacClientWarning)
+                    self._client = Client.open(self.url, stac_io=self._io)
             except (APIError, STACError, ValueError, KeyError, TypeError) as error:
                 raise CatalogError(
                     f"catalog {self.name}",
-                    f"no STAC API answers at {self.url}: {_short(error)}. Check the address and the network, then try again",
+                    f"no STAC API answers at {self.url}: {_short(error)}. Check the address and the network",
                 ) from error
         return self._client
 
-    def _offers(self, client: Client, conformance: str) -> bool:
-        return client.conforms_to(conformance)
+    def _get(self, path: str) -> Item | None:
+        """A document of the API, or None when it does not exist."""
+        from pystac_client.exceptions import APIError
+
+        at = f"{self.url.rstrip('/')}/{path}"
+        assert self._io is not None  # _connect came first
+        try:
+            document: Item = json.loads(self._io.request(at))
+        except APIError as error:
+            if getattr(error, "status_code", None) == 404:
+                return None
+            raise CatalogError(f"catalog {self.name}", f"{at} cannot be read: {_short(error)}") from error
+        return document
 
     def _remote_query(self, client: Client, query: Mapping[str, Any] | None) -> dict[str, Any]:
         # Platforms are spelled differently by every server (Sentinel-2A, sentinel-2a): compared here, after the search.
-        if not query or not self._offers(client, "QUERY"):
+        if not query or not client.conforms_to("QUERY"):
             return {}
         return {name: tests for name, tests in query.items() if name.removeprefix("properties.") != "platform"}
 
-    def _check_collections(self, client: Client, collections: Sequence[str]) -> None:
+    def _check_collections(self, collections: Sequence[str]) -> None:
         """CatalogError when a collection does not exist: servers answer that with an empty result."""
-        from pystac_client.exceptions import APIError
-
+        known = {str(one["id"]) for one in (self._get("collections") or {}).get("collections", ())}
         for name in collections:
-            try:
-                client._stac_io.read_json(f"{self.url.rstrip('/')}/collections/{name}")  # type: ignore[union-attr]
-            except APIError as error:
-                if error.status_code != 404:
-                    raise CatalogError(f"catalog {self.name}", f"collection '{name}': {_short(error)}") from error
-                known = [collection.id for collection in client.get_collections()]
-                raise _no_collection(self.name, name, known) from error
+            # The list may have further pages, so the collection itself is asked for before we say it does not exist.
+            if name not in known and self._get(f"collections/{name}") is None:
+                raise _no_collection(self.name, name, known)
+
+
+def _method(client: Client) -> str:
+    """POST, which takes large areas, unless the server says that it only knows GET."""
+    methods = {link.extra_fields.get("method", "GET") for link in client.get_links("search")}
+    return "POST" if "POST" in methods or not methods else "GET"
 
 
 class StaticCatalog:
@@ -244,7 +267,7 @@ class StaticCatalog:
         seen, waiting = {at}, [(document, at)]
         while waiting:
             # Level by level, so that all files of a level can be read at once.
-            links: list[tuple[str, str]] = []
+            children: list[str] = []
             for document, at in waiting:
                 match document.get("type"):
                     case "FeatureCollection":
@@ -257,14 +280,14 @@ class StaticCatalog:
                     case "Catalog" | "Collection":
                         if document["type"] == "Collection":
                             self._collections.add(str(document.get("id")))
-                        links += _links(document, at)
+                        children += _children(document, at)
                     case other:
                         raise CatalogError(
                             f"catalog {self.name}",
                             f"{at} is JSON of type {other!r}, not STAC; wanted a Catalog, Collection, Feature or "
                             "FeatureCollection",
                         )
-            new = [href for _, href in dict.fromkeys(links) if href not in seen]
+            new = [href for href in dict.fromkeys(children) if href not in seen]
             seen.update(new)
             waiting = list(zip(_read_many(new, files), new, strict=True))
 
@@ -310,12 +333,12 @@ def _cut_at_antimeridian(geometry: shapely.Geometry) -> shapely.Geometry:
     import shapely
     from shapely import affinity
 
-    minx, _, maxx, _ = geometry.bounds
+    minx, _, maxx, _ = shapely.bounds(geometry)
     if maxx - minx <= 180 and maxx <= 180:
         return geometry
-    east = shapely.transform(geometry, lambda xy: np.where(xy[:, :1] < 0, xy + [[360, 0]], xy))
-    width = east.bounds[2] - east.bounds[0]
-    if geometry.geom_type != "Polygon" or not 0 < width < 180:
+    east = shapely.transform(geometry, lambda xy: np.where(xy[:, :1] < 0, xy + np.array([360.0, 0.0]), xy))
+    west_edge, _, east_edge, _ = shapely.bounds(east)
+    if not isinstance(geometry, shapely.Polygon) or not 0 < east_edge - west_edge < 180:
         return geometry  # two parts already, or truly wider than half the globe
     east = shapely.make_valid(east)
     return shapely.union(
@@ -335,7 +358,7 @@ def _keep(
     import shapely
 
     shapely.prepare(geometry)
-    minx, miny, maxx, maxy = geometry.bounds
+    minx, miny, maxx, maxy = shapely.bounds(geometry)
 
     def keep(item: Item) -> bool:
         if item.get("collection") not in collections or not _overlaps_time(item, start, end):
@@ -383,7 +406,7 @@ def _check_item(item: Any, at: str) -> None:
 
 
 def _absolute(item: Item, at: str, root: str) -> Item:
-    """The item with absolute asset addresses. Relative ones are relative to the file, or else to the item's self link."""
+    """The item with absolute asset addresses: relative ones belong to the file, or else to the item's self link."""
     own = _self_link(item)
     collected = not _is_url(at) and at == root and own is not None and own != at
     for asset in item["assets"].values():
@@ -405,12 +428,12 @@ def _self_link(item: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _links(document: Item, at: str) -> list[tuple[str, str]]:
-    return [
-        (link["rel"], _join(at, link["href"]))
-        for link in document.get("links", ())
-        if isinstance(link, Mapping) and link.get("rel") in ("child", "item", "items") and link.get("href")
-    ]
+def _children(document: Item, at: str) -> list[str]:
+    links = [link for link in document.get("links", ()) if isinstance(link, Mapping) and link.get("href")]
+    children = [_join(at, link["href"]) for link in links if link.get("rel") in ("child", "item")]
+    if not children and any(link.get("rel") == "items" for link in links):
+        raise CatalogError(at, "is a collection of a STAC API; give the address of the API itself, its landing page")
+    return children
 
 
 def _join(base: str, href: str) -> str:
@@ -474,7 +497,8 @@ def _retry() -> Retry:
 
     return Retry(
         total=ATTEMPTS - 1,
-        backoff_factor=0.5,
+        connect=2,  # a server that is up may be busy; one that cannot be reached seldom comes back in seconds
+        backoff_factor=BACKOFF_S,
         status_forcelist=(429, 500, 502, 503, 504),
         allowed_methods=None,  # a search is a POST, and asking twice changes nothing
         respect_retry_after_header=True,
