@@ -5,13 +5,26 @@ A shard is read by *windows*: runs of its chips that lie close together in one z
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING
 
 from tiling.grid import Chip
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from odc.geo.geobox import GeoBox
+
+# Cells are counted from the equator and easting 0 and may be negative, the curve knows no negative numbers. Shifting by
+# a power of two keeps aligned squares aligned, and 2**30 cells are more than any zone has at 1 cm.
+_ORDER = 31
+_SHIFT = 1 << (_ORDER - 1)
+
+_SHARD_SIDE_PX = 2048
+"""Side of the square that a shard should about cover: wide enough to decode each block of a scene once."""
+_MAX_PER_SHARD = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,50 @@ class Shard:
     def stop(self) -> int:
         """Position after the last chip."""
         return self.start + len(self.chips)
+
+    def windows(self, max_px: int) -> tuple[Window, ...]:
+        """The rectangles to read: every chip in exactly one, none with more than ``max_px`` pixels if it has two chips.
+
+        Chips are taken apart by zone, then like a quadtree into squares of cells until a rectangle is small enough and
+        at least half full, so that two far corners of a shard do not drag in what lies between them.
+        """
+        zones: dict[int, list[int]] = {}
+        for position, chip in enumerate(self.chips):
+            zones.setdefault(chip.epsg, []).append(position)
+        windows: list[Window] = []
+        for positions in zones.values():
+            windows.extend(self._window(group) for group in self._groups(positions, max_px))
+        return tuple(windows)
+
+    def _groups(self, positions: list[int], max_px: int) -> list[list[int]]:
+        cols = [self.chips[position].col for position in positions]
+        rows = [self.chips[position].row for position in positions]
+        cells = (max(cols) - min(cols) + 1) * (max(rows) - min(rows) + 1)
+        pixels = cells * self.chips[positions[0]].size_px ** 2
+        if len(positions) == 1 or (pixels <= max_px and 2 * len(positions) >= cells):
+            return [positions]
+        # The highest bit in which the cells differ: one level up they lie in one aligned square, here they do not.
+        differ = max((max(values) + _SHIFT) ^ (min(values) + _SHIFT) for values in (cols, rows)).bit_length()
+        quadrants: dict[tuple[int, int], list[int]] = {}
+        for position, col, row in zip(positions, cols, rows, strict=True):
+            quadrants.setdefault((col >> (differ - 1), row >> (differ - 1)), []).append(position)
+        return [group for quadrant in quadrants.values() for group in self._groups(quadrant, max_px)]
+
+    def _window(self, positions: list[int]) -> Window:
+        chips = [self.chips[position] for position in positions]
+        first = chips[0]
+        west, south = min(chip.col for chip in chips), min(chip.row for chip in chips)
+        east, north = max(chip.col for chip in chips), max(chip.row for chip in chips)
+        lower = Chip(first.epsg, west, south, first.size_px, first.resolution_m).bounds
+        upper = Chip(first.epsg, east, north, first.size_px, first.resolution_m).bounds
+        return Window(
+            epsg=first.epsg,
+            bounds=(lower[0], lower[1], upper[2], upper[3]),
+            resolution_m=first.resolution_m,
+            shape=((north - south + 1) * first.size_px, (east - west + 1) * first.size_px),
+            chips=tuple(positions),
+            corners=tuple(((north - chip.row) * chip.size_px, (chip.col - west) * chip.size_px) for chip in chips),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +104,77 @@ class Window:
     @property
     def geobox(self) -> GeoBox:
         """Pixel grid of the window, north up."""
+        return self.padded(0)
+
+    def padded(self, px: int) -> GeoBox:
+        """Pixel grid of the window with ``px`` more pixels on each side: room for kernels that look at neighbours."""
         from affine import Affine
         from odc.geo.geobox import GeoBox
 
         minx, _, _, maxy = self.bounds
-        return GeoBox(
-            self.shape, Affine(self.resolution_m, 0, minx, 0, -self.resolution_m, maxy), f"EPSG:{self.epsg}"
-        )
+        res = self.resolution_m
+        transform = Affine(res, 0, minx - px * res, 0, -res, maxy + px * res)
+        return GeoBox((self.shape[0] + 2 * px, self.shape[1] + 2 * px), transform, f"EPSG:{self.epsg}")
+
+
+def lay_shards(chips: Sequence[Chip], per_shard: int) -> tuple[Shard, ...]:
+    """The shards of a plan: chips by zone and along a Hilbert curve, cut every ``per_shard``; only the last is shorter.
+
+    The curve runs over absolute cells, so two chips keep their order when the area grows. ``Shard.start`` counts on
+    through all shards: ``[chip for shard in shards for chip in shard.chips]`` is the order of the store.
+
+    Raises:
+        ValueError: ``per_shard`` is below 1.
+    """
+    import numpy as np
+
+    if per_shard < 1:
+        raise ValueError(f"a shard has at least 1 chip, {per_shard} were asked for")
+    table = np.array([(chip.epsg, chip.col, chip.row) for chip in chips], dtype="int64").reshape(-1, 3)
+    order = np.lexsort((hilbert(table[:, 1], table[:, 2]), table[:, 0])).tolist()
+    return tuple(
+        Shard(ordinal, start, tuple(chips[index] for index in order[start : start + per_shard]))
+        for ordinal, start in enumerate(range(0, len(order), per_shard))
+    )
+
+
+def hilbert(col: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Position of cells along a Hilbert curve, int64; each aligned square of 2^k x 2^k cells is one unbroken run.
+
+    Raises:
+        ValueError: A cell lies 2^30 cells or more from the origin.
+    """
+    import numpy as np
+
+    x, y = np.asarray(col, "int64") + _SHIFT, np.asarray(row, "int64") + _SHIFT
+    if ((x | y) < 0).any() or ((x | y) >> _ORDER).any():
+        raise ValueError("the curve covers cells up to 2^30 from the origin")
+    place = np.zeros_like(x)
+    # Top bit first: which quarter, in the order the curve visits them, then turn the rest as that quarter is turned
+    # (Hacker's Delight, 2nd edition, §16-2; the same as xy2d of the Wikipedia article "Hilbert curve").
+    for level in range(_ORDER - 1, -1, -1):
+        rx, ry = (x >> level) & 1, (y >> level) & 1
+        place = (place << 2) | ((3 * rx) ^ ry)
+        rest = (1 << level) - 1
+        x, y = x & rest, y & rest
+        flip = (ry == 0) & (rx == 1)
+        x, y = np.where(flip, rest - x, x), np.where(flip, rest - y, y)
+        x, y = np.where(ry == 0, y, x), np.where(ry == 0, x, y)
+    return place
+
+
+def auto_per_shard(size_px: int, bytes_per_chip: int, budget_bytes: int = 512 * 2**20) -> int:
+    """Chips in a shard when nobody says otherwise: a power of four from 1 to 1024.
+
+    About as many as fill 2048 x 2048 pixels (64 of 256 px), fewer when their data would not fit the budget.
+
+    Args:
+        size_px: Side of a chip in pixels.
+        bytes_per_chip: Raw size of everything that is kept of one chip.
+        budget_bytes: Raw size that one shard may have.
+    """
+    power = round(log(_SHARD_SIDE_PX / size_px, 2))
+    per_shard = min(int(4 ** max(0, power)), _MAX_PER_SHARD)
+    while per_shard > 1 and per_shard * bytes_per_chip > budget_bytes:
+        per_shard //= 4
+    return per_shard
