@@ -52,7 +52,9 @@ def _moment(text: str) -> dt.datetime:
     try:
         moment = dt.datetime.fromisoformat(text.strip())
     except ValueError as error:
-        raise ValueError(f"'{text.strip()}' is not a date; wanted one like 2018-04-01 or 2018-04-01T10:00:00Z") from error
+        raise ValueError(
+            f"'{text.strip()}' is not a date; wanted one like 2018-04-01 or 2018-04-01T10:00:00Z"
+        ) from error
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
 
