@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from catalog.scene import Asset, Radiometry, Scene
-from catalog.search import item_geometry, parse_time
+from catalog.search import item_geometry, no_collector, parse_time
 from curate.errors import StoreError
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def read_lock(data: bytes) -> tuple[LockedItem, ...]:
     missing = [name for name in ("id", "assets", "curate:source", "curate:bands") if name not in table.column_names]
     if missing:
         raise StoreError(_LIBRARY, f"is not a lock of curate: columns {', '.join(missing)} are missing")
-    return tuple(_rows(table.combine_chunks()))
+    with no_collector():
+        return tuple(_rows(table.combine_chunks()))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def find(
     copies = resolve_duplicates(complete, keys, table.mission)
     scenes = _scenes(complete, keys, source, table, names)
     rows = [
-        LockedItem(item, source, "dropped" if at in copies else "used", copies.get(at, ""), scene)
+        LockedItem(_only_read(item, scene), source, "dropped" if at in copies else "used", copies.get(at, ""), scene)
         for at, (item, scene) in enumerate(zip(complete, scenes, strict=True))
     ]
     for item in wanted:
@@ -127,6 +127,11 @@ def find(
             rows.append(LockedItem(item, source, "dropped", no_asset(item, table, lacking)))
     log.info("%s: %d items of %s, %d used", source, len(rows), table.id, sum(row.status == "used" for row in rows))
     return sorted(rows, key=_order)
+
+
+def _only_read(item: Item, scene: Scene) -> Item:
+    """The item with only the assets of its scene: what the lock keeps of it."""
+    return {**item, "assets": {asset.key: item["assets"][asset.key] for asset in scene.assets}}
 
 
 def _order(row: LockedItem) -> tuple[dt.datetime, str]:
