@@ -75,7 +75,7 @@ class Variable:
     def __post_init__(self) -> None:
         if self.dtype not in _ITEMSIZE:
             raise ValueError(f"{self.group}/{self.name}: dtype '{self.dtype}' is not one of {', '.join(_ITEMSIZE)}")
-        if len(self.dims) != len(self.shape) or "chip" in self.dims:
+        if len(self.dims) != len(self.shape) or "chip" in self.dims or min(self.shape, default=1) < 1:
             raise ValueError(f"{self.group}/{self.name}: dims {self.dims} (without chip) do not fit {self.shape}")
         _set(self, dims=tuple(self.dims), shape=tuple(int(length) for length in self.shape))
         given = self.attrs.get("_FillValue")
@@ -141,7 +141,7 @@ class Variable:
             return (n, *self.shape)
         size = max(self.bytes_per_chip, 1)
         chips = max((k for k in range(1, n + 1) if n % k == 0 and k * size <= SHARD_BYTES), default=1)
-        parts = math.ceil(size / SHARD_BYTES)
+        parts = math.ceil(size / SHARD_BYTES) if self.dims[0] == "time" else 1
         lengths = (math.ceil(length / parts) if dim == "time" else length for dim, length in self.axes())
         return (chips, *lengths)
 

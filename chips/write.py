@@ -1,10 +1,45 @@
-"""A build in progress: started once, filled shard by shard from any number of processes, resumed by content."""
+"""A build in progress: started once, filled shard by shard from any number of processes, resumed by content.
+
+Its journal lies in ``.curate/`` in the output: ``build.json`` (fingerprint and layout), the documents the build started
+from, and a line a shard, written after the pixels of that shard. Until ``chips.publish`` there is no ``zarr.json``.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from chips.layout import Layout
+from chips.index import ChipRecord
+from chips.layout import STORE, Layout, Variable, canonical
+from chips.manifest import MANIFEST, Written, written_from
+from chips.metadata import DOCUMENT, chunks, documents
+from chips.storage import Storage, open_storage
+from curate import __version__
+from curate.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from chips.journal import JournalStore
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = ".curate"
+BUILD = f"{JOURNAL}/build.json"
+ROOT = f"{STORE}/{DOCUMENT}"
+"""The document that makes a store a store; the last one to be written."""
+
+# What operating systems leave in a folder that a person calls empty.
+_HARMLESS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".directory"}
+
+# Zarr shards encoded at a time. One leaves a core idle while an object is hashed and put, more only cost memory.
+_OBJECTS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +51,278 @@ class BuildRef:
     fingerprint: str
     """Of everything the pixels depend on (recipe, region, scenes); a build continues only under the same one."""
     layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """One finished shard: what became of its chips and the objects it wrote. A line of the journal."""
+
+    ordinal: int
+    start: int
+    """Position of its first chip along ``chip``."""
+    chips: tuple[ChipRecord, ...]
+    objects: tuple[Written, ...]
+    """Sorted by key; values that are all void are not stored."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of its objects."""
+        return sum(written.size for written in self.objects)
+
+
+def start_build(
+    storage: Storage, layout: Layout, fingerprint: str, documents: Mapping[str, bytes] | None = None
+) -> BuildRef:
+    """Begin a build in an empty folder, or continue the unfinished one that is there.
+
+    Args:
+        storage: Where the dataset is to lie.
+        layout: All arrays of the dataset; it cannot change later.
+        fingerprint: Decides whether an unfinished build found here is this one.
+        documents: Inputs of the build (recipe.yaml, region.geojson, scenes.parquet), kept with the journal, read
+            back by ``read_document`` and published beside the store. A build that continues keeps its first ones.
+
+    Raises:
+        OutputError: The folder holds a finished dataset, another build, or files that are not ours.
+    """
+    build = BuildRef(storage.url, fingerprint, layout)
+    if is_published(storage):
+        raise OutputError(
+            storage.url, "this folder holds a finished dataset; choose another one, or remove it to build it anew"
+        )
+    found = open_build(storage)
+    if found is None:
+        _refuse_foreign(storage)
+        storage.delete(storage.sizes(JOURNAL))  # of a start that was killed before build.json
+        given = dict(sorted((documents or {}).items()))
+        for name, data in given.items():
+            storage.put(f"{JOURNAL}/documents/{name}", data)
+        storage.put(BUILD, _build_json(build, given))
+        logger.info("started a build of %d chips in %d shards", layout.n_chips, layout.n_shards)
+        return build
+    if found.fingerprint != fingerprint:
+        raise OutputError(
+            storage.url,
+            "this folder holds an unfinished build of another recipe, region or set of scenes; finish that one, "
+            "remove the folder, or choose another",
+        )
+    if found.layout != layout:
+        raise OutputError(
+            storage.url,
+            "this folder holds an unfinished build whose arrays have another layout, probably of another release of "
+            "curate; remove the folder, or choose another",
+        )
+    # Killed while publishing: take back what already opens, because shards may be written anew.
+    storage.delete([MANIFEST, *(key for key in storage.sizes(STORE) if key.endswith(f"/{DOCUMENT}"))])
+    return build
+
+
+def open_build(storage: Storage) -> BuildRef | None:
+    """The unfinished build in a folder; None where there is none, or where it is published already.
+
+    Raises:
+        OutputError: The journal cannot be read.
+    """
+    data = storage.get(BUILD)
+    if data is None or is_published(storage):
+        return None
+    try:
+        found = json.loads(data)
+        return BuildRef(storage.url, found["fingerprint"], Layout.from_json(found["layout"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            storage.url,
+            f"the journal of an unfinished build ({BUILD}) cannot be read: {error}; remove the folder and start again",
+        ) from error
+
+
+def is_published(storage: Storage) -> bool:
+    """Whether the folder holds a finished dataset: the root document is there, which is written last."""
+    return storage.get(ROOT) is not None
+
+
+def read_document(storage: Storage, name: str) -> bytes | None:
+    """A document the build was started with, unfinished or published; None where there is none."""
+    return storage.get(name if is_published(storage) else f"{JOURNAL}/documents/{name}")
+
+
+def document_names(storage: Storage) -> tuple[str, ...]:
+    """Names of the documents an unfinished build was started with."""
+    folder = f"{JOURNAL}/documents"
+    return tuple(key.removeprefix(f"{folder}/") for key in storage.sizes(folder))
+
+
+def write_shard(
+    build: BuildRef,
+    ordinal: int,
+    start: int,
+    arrays: Mapping[tuple[str, str], npt.NDArray[Any]],
+    records: Sequence[ChipRecord],
+) -> ShardRecord:
+    """Write the pixels of one shard, then its line in the journal. Running it twice leaves what running it once leaves.
+
+    Args:
+        build: The build; any process may hold it.
+        ordinal: Number of the shard in the plan.
+        start: Position of its first chip along ``chip``.
+        arrays: ``(group, name)`` -> values of every variable of the layout, the chips of the shard in front.
+        records: What became of each chip, in order.
+
+    Raises:
+        ValueError: The arrays do not fit the layout.
+        OutputError: The storage refuses: full, gone, not writable.
+    """
+    import obstore
+
+    from chips.journal import JournalStore
+
+    _check_shard(build.layout, ordinal, start, arrays, records)
+    storage = open_storage(build.url)
+    store = JournalStore.over(storage.store, documents(build.layout))
+    try:
+        with ThreadPoolExecutor(_OBJECTS_AT_ONCE) as pool:
+            tasks = [
+                pool.submit(_write_object, store, variable, where, start, arrays[variable.key])
+                for variable in build.layout.variables
+                for where in _objects(variable, build.layout, len(records))
+            ]
+            for task in tasks:
+                task.result()
+    except (obstore.exceptions.BaseError, OSError) as error:
+        raise storage.failure(f"shard {ordinal} cannot be written", error) from error
+    shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(store.written.values())))
+    storage.put(_line_key(ordinal), _line_json(build, shard))
+    logger.debug("wrote shard %d: %d chips, %d bytes", ordinal, len(records), shard.stored_bytes)
+    return shard
+
+
+def finished_shards(build: BuildRef, *, verify: bool = True) -> set[int]:
+    """Ordinals of the shards that need not be built again.
+
+    Args:
+        build: The build.
+        verify: Read every object back and compare its SHA-256 with the journal. Without it, only the journal counts.
+    """
+    storage = open_storage(build.url)
+    lines = list(journal(build))
+    if not verify:
+        return {shard.ordinal for shard in lines}
+
+    def intact(written: Written) -> bool:
+        return storage.digest(written.key) == (written.size, written.sha256)
+
+    with ThreadPoolExecutor(4) as pool:
+        good = {shard.ordinal: pool.map(intact, shard.objects) for shard in lines}
+        return {ordinal for ordinal, answers in good.items() if all(answers)}
+
+
+def journal(build: BuildRef) -> Iterator[ShardRecord]:
+    """The finished shards as the journal has them, in order; a damaged line or one of another build is passed over."""
+    storage = open_storage(build.url)
+    keys = [key for key in storage.sizes(f"{JOURNAL}/shards") if key.endswith(".json")]
+    with ThreadPoolExecutor(8) as pool:
+        for key, data in zip(keys, pool.map(storage.get, keys), strict=True):
+            shard = None if data is None else _read_line(build, data)
+            if shard is None or key != _line_key(shard.ordinal):
+                logger.warning("%s in %s is damaged: its shard will be built again", key, build.url)
+            else:
+                yield shard
+
+
+def _refuse_foreign(storage: Storage) -> None:
+    found = [name for name in storage.top() if name not in _HARMLESS and name != JOURNAL]
+    if found:
+        shown = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
+        raise OutputError(
+            storage.url, f"this folder is not empty ({shown}) and not an unfinished build; choose a new or an empty one"
+        )
+
+
+def _build_json(build: BuildRef, given: Mapping[str, bytes]) -> bytes:
+    return canonical(
+        {
+            "curate": __version__,
+            "fingerprint": build.fingerprint,
+            "layout": build.layout.to_json(),
+            "documents": {name: hashlib.sha256(data).hexdigest() for name, data in given.items()},
+        }
+    )
+
+
+def _line_key(ordinal: int) -> str:
+    return f"{JOURNAL}/shards/{ordinal:06d}.json"
+
+
+def _line_json(build: BuildRef, shard: ShardRecord) -> bytes:
+    line = {
+        "fingerprint": build.fingerprint,
+        "ordinal": shard.ordinal,
+        "start": shard.start,
+        "objects": [written.to_json() for written in shard.objects],
+        "chips": [record.to_json() for record in shard.chips],
+    }
+    return canonical({"line": line, "sha256": hashlib.sha256(canonical(line)).hexdigest()})
+
+
+def _read_line(build: BuildRef, data: bytes) -> ShardRecord | None:
+    try:
+        found = json.loads(data)
+        line = found["line"]
+        if found["sha256"] != hashlib.sha256(canonical(line)).hexdigest() or line["fingerprint"] != build.fingerprint:
+            return None
+        chips = tuple(ChipRecord.from_json(chip) for chip in line["chips"])
+        return ShardRecord(line["ordinal"], line["start"], chips, written_from(line["objects"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_shard(
+    layout: Layout,
+    ordinal: int,
+    start: int,
+    arrays: Mapping[tuple[str, str], npt.NDArray[Any]],
+    records: Sequence[ChipRecord],
+) -> None:
+    wanted = layout.chips_of(ordinal)
+    if ordinal not in range(layout.n_shards) or start != wanted.start or len(records) != len(wanted):
+        raise ValueError(
+            f"shard {ordinal} was given chips {start} to {start + len(records)}, the layout has {wanted.start} to "
+            f"{wanted.stop} of {layout.n_chips}"
+        )
+    if wrong := [record.chip for record in records if record.shard != ordinal]:
+        raise ValueError(f"shard {ordinal} was given records of another shard: {', '.join(wrong[:5])}")
+    keys = {variable.key for variable in layout.variables}
+    if keys != arrays.keys():
+        raise ValueError(f"shard {ordinal}: arrays {sorted(arrays)} were given, the layout has {sorted(keys)}")
+    for variable in layout.variables:
+        array = arrays[variable.key]
+        if array.shape != (len(wanted), *variable.shape) or str(array.dtype) != variable.dtype:
+            raise ValueError(
+                f"shard {ordinal}, {variable.group}/{variable.name}: an array {array.dtype}{list(array.shape)} was "
+                f"given, the layout has {variable.dtype}{[len(wanted), *variable.shape]}"
+            )
+
+
+def _objects(variable: Variable, layout: Layout, n: int) -> Iterator[tuple[slice, ...]]:
+    """The part of a shard's array that each of its objects holds: whole Zarr shards, so that none is ever read back."""
+    _, shape = chunks(variable, layout)
+    steps = shape[1] if variable.spatial and variable.dims[0] == "time" else None
+    for first in range(0, n, shape[0]):
+        chips = slice(first, min(first + shape[0], n))
+        if steps is None:
+            yield (chips,)
+        else:
+            for time in range(0, variable.shape[0], steps):
+                yield (chips, slice(time, min(time + steps, variable.shape[0])))
+
+
+def _write_object(
+    store: JournalStore, variable: Variable, where: tuple[slice, ...], start: int, array: npt.NDArray[Any]
+) -> None:
+    import zarr
+
+    target = zarr.open_array(store, path=variable.path, mode="r+", config={"write_empty_chunks": False})
+    block: npt.NDArray[np.generic] = array[where]
+    if variable.dtype == "datetime64[s]":
+        block = block.view("int64")
+    target[(slice(start + where[0].start, start + where[0].stop), *where[1:])] = block

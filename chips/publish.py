@@ -1,0 +1,183 @@
+"""The last step of a build: everything that makes a reader see the dataset, in an order that never shows half of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from chips.index import ChipRecord
+from chips.layout import CHIP_COORDINATES, STORE, Layout
+from chips.manifest import MANIFEST, Manifest, ShardEntry, Written, read_manifest
+from chips.metadata import coordinate_values, documents
+from chips.storage import Storage, open_storage
+from chips.write import JOURNAL, BuildRef, ShardRecord, document_names, is_published, journal, read_document
+from curate import __version__
+from curate.errors import IncompleteError, OutputError, StoreError
+
+logger = logging.getLogger(__name__)
+
+
+def publish(
+    build: BuildRef,
+    records: Sequence[ChipRecord],
+    side_files: Mapping[str, bytes],
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    trim: Mapping[str, int] | None = None,
+) -> Manifest:
+    """Turn a finished build into a dataset and return its manifest.
+
+    Coordinates, then the files beside the store, then the manifest, then the ``zarr.json`` documents with the root's
+    last, then the journal goes. Killed anywhere, the store does not open, and calling this again gives the same bytes.
+
+    Args:
+        build: The build, all of whose shards are written.
+        records: What became of each chip, in the order of the store; usually those of the journal.
+        side_files: Name -> content of further files, ``chips.parquet`` among them. They come beside the documents that
+            the build was started with and win over those of the same name.
+        attrs: Attributes of the root group, added to those of the layout.
+        trim: Group -> number of time steps to publish of a padded series. The rest must be void.
+
+    Raises:
+        IncompleteError: Shards are missing.
+        StoreError: Objects of a written shard are gone or have another size.
+        OutputError: The storage refuses.
+    """
+    import obstore
+
+    storage = open_storage(build.url)
+    if is_published(storage):
+        return _publish_again(storage, build)
+    shards = _complete(build, storage)
+    layout = replace(build.layout, attrs={**build.layout.attrs, **(attrs or {})}).trimmed(trim or {})
+    _check_records(layout, records, shards)
+    storage.sweep()
+    zarr_documents = documents(layout, tuple(sorted({record.epsg for record in records})))
+    try:
+        coordinates = _write_coordinates(storage, layout, records, zarr_documents)
+    except (obstore.exceptions.BaseError, OSError) as error:
+        raise storage.failure("the coordinates cannot be written", error) from error
+    _remove_strays(storage, shards, coordinates, zarr_documents)
+    files = {name: read_document(storage, name) or b"" for name in document_names(storage)} | dict(side_files)
+    for name, data in sorted(files.items()):
+        _check_name(name)
+        storage.put(name, data)
+    manifest = Manifest(
+        curate=__version__,
+        fingerprint=build.fingerprint,
+        layout=layout,
+        shards=tuple(
+            ShardEntry(shard.ordinal, shard.start, tuple(chip.chip for chip in shard.chips), shard.objects)
+            for shard in shards
+        ),
+        coordinates=coordinates,
+        files=tuple(_written(name, data) for name, data in sorted(files.items())),
+        metadata=tuple(_written(key, data) for key, data in zarr_documents.items()),
+    )
+    storage.put(MANIFEST, manifest.to_bytes())
+    for key, data in zarr_documents.items():
+        storage.put(key, data)
+    _remove_journal(storage)
+    logger.info("published %d chips", layout.n_chips)
+    return manifest
+
+
+def _publish_again(storage: Storage, build: BuildRef) -> Manifest:
+    """What is left of a publishing that was killed after the root document: the journal."""
+    manifest = read_manifest(storage)
+    if manifest is None or manifest.fingerprint != build.fingerprint:
+        raise OutputError(storage.url, "this folder holds a finished dataset of another build; choose another folder")
+    _remove_journal(storage)
+    return manifest
+
+
+def _remove_journal(storage: Storage) -> None:
+    storage.delete(storage.sizes(JOURNAL))
+    storage.sweep()
+
+
+def _complete(build: BuildRef, storage: Storage) -> list[ShardRecord]:
+    """The records of all shards, whose objects are all there with the right sizes."""
+    shards = {shard.ordinal: shard for shard in journal(build)}
+    total = build.layout.n_shards
+    if missing := [ordinal for ordinal in range(total) if ordinal not in shards]:
+        shown = ", ".join(map(str, missing[:10])) + (" …" if len(missing) > 10 else "")
+        raise IncompleteError(build.url, len(shards), total, (f"not written yet: shard {shown}",))
+    sizes = storage.sizes(STORE)
+    for shard in shards.values():
+        for written in shard.objects:
+            if sizes.get(written.key) != written.size:
+                found = f"has {sizes[written.key]} bytes" if written.key in sizes else "is gone"
+                raise StoreError(
+                    build.url,
+                    f"{written.key} of shard {shard.ordinal} {found} and was written with {written.size}; run the "
+                    "same command again, and the shard is built anew",
+                )
+    return [shards[ordinal] for ordinal in range(total)]
+
+
+def _check_records(layout: Layout, records: Sequence[ChipRecord], shards: Sequence[ShardRecord]) -> None:
+    written = [(chip.chip, shard.ordinal) for shard in shards for chip in shard.chips]
+    if [(record.chip, record.shard) for record in records] != written:
+        raise ValueError("the records are not those of the written shards, in their order")
+    if len({chip for chip, _ in written}) != len(written):
+        raise ValueError("a chip stands twice in the plan")
+    for group in layout.groups:
+        sources = (record.sources.get(group.name) for record in records)
+        used = max((len(source.dates) for source in sources if source), default=0)
+        series = any(variable.dtype == "datetime64[s]" for variable in layout.of(group.name))
+        if series and group.steps is not None and used > group.steps:
+            raise ValueError(f"{group.name}: trimming to {group.steps} steps would cut off dates, {used} are used")
+
+
+def _write_coordinates(
+    storage: Storage, layout: Layout, records: Sequence[ChipRecord], zarr_documents: Mapping[str, bytes]
+) -> tuple[Written, ...]:
+    """Write the coordinates of the root and of every group; small, so written by one process at the end."""
+    import numpy as np
+    import zarr
+
+    from chips.journal import JournalStore
+
+    store = JournalStore.over(storage.store, zarr_documents)
+
+    def write(path: str, values: list[Any]) -> None:
+        array = zarr.open_array(store, path=f"{STORE}/{path}", mode="r+", config={"write_empty_chunks": False})
+        array[:] = np.array(values, dtype=array.dtype)
+
+    for name in CHIP_COORDINATES:
+        values = [getattr(record, name) for record in records]
+        for folder in ("", *(f"{group.name}/" for group in layout.groups)):
+            write(f"{folder}{name}", values)
+    for group in layout.groups:
+        for coord in group.coords:
+            write(f"{group.name}/{coord.name}", coordinate_values(coord, group.steps))
+    return tuple(sorted(store.written.values()))
+
+
+def _remove_strays(
+    storage: Storage, shards: Sequence[ShardRecord], coordinates: Sequence[Written], zarr_documents: Mapping[str, bytes]
+) -> None:
+    """Remove objects that no finished shard knows, left by an attempt at a shard that was built anew."""
+    known = {written.key for shard in shards for written in shard.objects}
+    known.update(written.key for written in coordinates)
+    known.update(zarr_documents)
+    strays = [key for key in storage.sizes(STORE) if key not in known]
+    if strays:
+        logger.info("removing %d objects that belong to no shard", len(strays))
+    storage.delete(strays)
+
+
+def _check_name(name: str) -> None:
+    first = name.split("/")[0]
+    if first in {STORE, MANIFEST, JOURNAL, "", ".", ".."}:
+        raise ValueError(f"a file beside the store cannot be named '{name}'")
+
+
+def _written(key: str, data: bytes) -> Written:
+    return Written(key, len(data), hashlib.sha256(data).hexdigest())
+
+
