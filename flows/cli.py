@@ -1,0 +1,248 @@
+"""The `curate` command: reads what the user typed, calls the steps, and turns errors into sentences and exit codes.
+
+Imports stay inside the commands so that `curate --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from curate import __version__
+from curate.errors import CurateError, OutputError
+
+if TYPE_CHECKING:
+    from flows.console import Console
+    from flows.steps import Request
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+EPILOG = """Exit codes: 0 done; 1 the check found problems; 2 something given cannot be used (area, recipe, catalog,
+output); 3 something could not be read, what was built is kept and the same command continues; 4 the dataset is damaged;
+130 interrupted, the same command continues."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG)
+@click.version_option(__version__, prog_name="curate")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "bar", "plain", "json"]),
+    default="auto",
+    envvar="CURATE_LOG_FORMAT",
+    show_default=True,
+    help="Progress bars on a terminal and plain lines elsewhere, or JSON lines.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Also what the stages remark, and tracebacks.")
+@click.pass_context
+def main(context: click.Context, log_format: str, verbose: bool) -> None:
+    """Build analysis-ready Zarr chips with labels and splits that do not leak, from an area and a recipe."""
+    context.obj = {"log_format": log_format, "verbose": verbose}
+
+
+def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option(
+            "--aoi",
+            required=True,
+            help="Area of interest: GeoJSON, GeoPackage, GeoParquet, WKT, or 'minx,miny,maxx,maxy' in degrees.",
+        ),
+        click.option("--recipe", help="Recipe in YAML. Default: a Sentinel-1/-2, DEM and WorldCover recipe."),
+        click.option("--catalog", help="Catalog instead of the recipe's: a known name, a STAC API, a catalog.json."),
+        click.option("--out", help="Folder of the dataset. Default: named after the recipe or the area."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_request_options
+@click.option("--dask", help="Address of a Dask scheduler. Default: DASK_SCHEDULER_ADDRESS, else threads here.")
+@click.option("--jobs", type=click.IntRange(1), help="Shards built at once by threads here. Default: 1.")
+@click.option("--prefect/--no-prefect", default=None, help="Track it in Prefect. Default: if PREFECT_API_URL is set.")
+@click.pass_obj
+def build(
+    options: dict[str, Any],
+    aoi: str,
+    recipe: str | None,
+    catalog: str | None,
+    out: str | None,
+    dask: str | None,
+    jobs: int | None,
+    prefect: bool | None,
+) -> None:
+    """Build a dataset: plan, lock the scenes, build by shards, publish. A second run continues where one stopped."""
+    with _session(options) as console:
+        request = _request(aoi, recipe, catalog, out, dask=dask, jobs=jobs)
+        _build(request, console, prefect)
+
+
+def _build(request: Request, console: Console, prefect: bool | None) -> None:
+    tracked = bool(os.environ.get("PREFECT_API_URL")) if prefect is None else prefect
+    if tracked:
+        from flows.build import build as build_flow
+        from flows.build import require_server
+
+        require_server()
+        build_flow(**request.as_parameters())
+    else:
+        from flows.steps import build as build_here
+
+        build_here(request, console)
+    from flows.steps import summary
+
+    click.echo(summary(request.out))
+
+
+@main.command()
+@_request_options
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
+@click.pass_obj
+def plan(
+    options: dict[str, Any], aoi: str, recipe: str | None, catalog: str | None, out: str | None, as_json: bool
+) -> None:
+    """Show what a build would do: chips, shards, splits, scenes, bytes. Reads no pixel and writes nothing."""
+    with _session(options) as console:
+        from flows.steps import preview
+
+        forecast = preview(_request(aoi, recipe, catalog, out), console)
+        click.echo(json.dumps(forecast.as_dict(), indent=2) if as_json else forecast.as_text())
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.pass_obj
+def check(options: dict[str, Any], dataset: str, as_json: bool) -> None:
+    """Read a dataset again and verify everything it promises: bytes, pixels, index, splits."""
+    with _session(options) as console:
+        from flows.steps import check as check_dataset
+
+        report = check_dataset(dataset, console)
+        if as_json:
+            found = {"problems": list(report.problems), "facts": dict(report.facts)}
+            click.echo(json.dumps(found, indent=2, default=str))
+        else:
+            for problem in report.problems:
+                click.echo(f"✗ {problem}")
+            for name, value in report.facts.items():
+                click.echo(f"{name}: {value}")
+            click.echo("the dataset is as promised" if not report.problems else f"{len(report.problems)} problems")
+        if report.problems:
+            sys.exit(1)
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--json", "as_json", is_flag=True, help="The description as JSON.")
+@click.pass_obj
+def info(options: dict[str, Any], dataset: str, as_json: bool) -> None:
+    """Describe a dataset, finished or not, from its metadata."""
+    with _session(options):
+        from flows.steps import info as describe_dataset
+
+        described = describe_dataset(dataset)
+        click.echo(json.dumps(described.as_dict(), indent=2, default=str) if as_json else described.as_text())
+
+
+@main.command()
+@click.argument("path", default="recipe.yaml")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.pass_obj
+def init(options: dict[str, Any], path: str, force: bool) -> None:
+    """Write a commented recipe to start from, and its schema beside it for the editor."""
+    with _session(options):
+        from importlib import resources
+
+        target = Path(path)
+        if target.exists() and not force:
+            raise OutputError(str(target), "is there already; give another name, or --force to write over it")
+        text = resources.files("recipes").joinpath("template.yaml").read_text(encoding="utf-8")
+        _write_text(target, text)
+        _write_text(target.with_name("recipe.schema.json"), _schema_text())
+        click.echo(f"{target}: edit it, then 'curate plan --aoi region.geojson --recipe {target}'")
+
+
+@main.command()
+@click.option("--out", help="Write it to a file instead of printing it.")
+@click.pass_obj
+def schema(options: dict[str, Any], out: str | None) -> None:
+    """Print the JSON Schema of a recipe, for editors and forms."""
+    with _session(options):
+        if out is None:
+            click.echo(_schema_text(), nl=False)
+        else:
+            _write_text(Path(out), _schema_text())
+
+
+@main.command()
+@click.option("--out", default="demo", show_default=True, help="Folder for the simulated world and the dataset.")
+@click.pass_obj
+def demo(options: dict[str, Any], out: str) -> None:
+    """Simulate a small world and build a dataset of it: Sentinel-2, Sentinel-1, DEM and labels in one store."""
+    with _session(options) as console:
+        from flows.demo import demo_request, how_to_open
+
+        request = demo_request(Path(out), console)
+        _build(request, console, False)
+        click.echo(how_to_open(request.out))
+
+
+def _request(aoi: str, recipe: str | None, catalog: str | None, out: str | None, **how: Any) -> Request:
+    from flows.steps import make_request
+
+    return make_request(aoi=aoi, recipe=recipe, catalog=catalog, out=out, **how)
+
+
+def _schema_text() -> str:
+    from recipes.recipe import schema as recipe_schema
+
+    return json.dumps(recipe_schema(), indent=2) + "\n"
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(str(path), f"cannot be written ({error.strerror}); choose another place") from error
+
+
+@contextmanager
+def _session(options: dict[str, Any]) -> Iterator[Console]:
+    """Run a command's body: errors become one sentence and an exit code, Ctrl-C and SIGTERM leave at once.
+
+    Leaving at once is safe: a shard that was not finished is not in the journal, so the next run builds it again.
+    """
+    from flows.console import open_console
+
+    console = open_console(options["log_format"], verbose=options["verbose"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield console
+    except KeyboardInterrupt:
+        console.say("interrupted; what was built is kept, the same command continues", level="warning")
+        _leave(INTERRUPTED)
+    except CurateError as error:
+        if options["verbose"]:
+            import traceback
+
+            console.say(traceback.format_exc(), level="error")
+        console.say(str(error), level="error", event="error", kind=type(error).__name__)
+        sys.exit(error.exit_code)
+
+
+def _leave(code: int) -> None:
+    """End the process without waiting for threads that still read or write."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,368 @@
+"""From recipe, area and locked scenes to the Plan: every chip, split, shard and array, before a pixel is read.
+
+Everything here is derived: the same recipe, area and lock give the same plan on every machine, so a worker or a later
+run makes it again instead of being handed it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.lock import LockedItem, scenes_from_lock
+from catalog.request import find
+from catalog.search import Catalog, open_catalog
+from chips.layout import Coordinate, Group, Layout, Variable
+from cube.build import CubeRequest, steps_needed, variables
+from cube.times import Interval, periods
+from curate import __version__
+from curate.errors import CatalogError
+from flows.console import Console
+from labels.read import LabelSource, open_label
+from recipes.recipe import Recipe, SourceSpec
+from tiling.aoi import Aoi
+from tiling.grid import Chip, lay_chips
+from tiling.shards import Shard, auto_per_shard, lay_shards
+from tiling.split import assign_splits, check_blocks
+
+if TYPE_CHECKING:
+    from catalog.scene import Scene
+
+SHARD_BUDGET_BYTES = 512 * 2**20
+"""Raw size of the arrays of one shard that `shard_chips: auto` aims below: what a worker holds besides its reading."""
+LABEL_PREFIX = "label:"
+"""In the lock, the items of a label product stand under this prefix and the label's name."""
+M_PER_DEGREE = 111_320.0
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The chips of an area with what position alone decides about them, in no particular order."""
+
+    aoi: Aoi
+    chips: tuple[Chip, ...]
+    cover: npt.NDArray[np.float64]
+    """Share of each chip that lies in the area of interest."""
+    split: npt.NDArray[np.object_]
+    """train, val, test or buffer."""
+
+    @property
+    def search_geometry(self) -> Any:
+        """The area of interest grown by a chip, EPSG:4326: chips reach beyond its edge and need scenes there."""
+        geometry = self.aoi.geometry
+        _, south, _, north = geometry.bounds
+        shrink = math.cos(math.radians(min(max(abs(south), abs(north)), 84)))
+        return geometry.buffer(1.5 * self.chips[0].size_m / (M_PER_DEGREE * shrink), cap_style="square")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a build will do."""
+
+    name: str
+    recipe: Recipe
+    aoi: Aoi
+    shards: tuple[Shard, ...]
+    cover: npt.NDArray[np.float64]
+    """In the order of the store, as ``split``."""
+    split: npt.NDArray[np.object_]
+    requests: tuple[CubeRequest, ...]
+    scenes: Mapping[str, tuple[Scene, ...]]
+    """Scenes of each source, by its name."""
+    labels: tuple[LabelSource, ...]
+    locked: tuple[LockedItem, ...]
+    layout: Layout
+
+    @property
+    def chips(self) -> tuple[Chip, ...]:
+        """Every chip in the order of the store."""
+        return tuple(chip for shard in self.shards for chip in shard.chips)
+
+    @property
+    def fingerprint(self) -> str:
+        """Same fingerprint, same dataset: recipe, area, locked scenes and our version."""
+        digest = hashlib.sha256()
+        for part in (self.name, self.recipe.fingerprint, self.aoi.fingerprint, __version__):
+            digest.update(part.encode() + b"\0")
+        for item in self.locked:
+            digest.update(repr((item.source, item.item["id"], item.status)).encode() + b"\0")
+        return digest.hexdigest()
+
+
+def lay_area(recipe: Recipe, aoi: Aoi) -> Area:
+    """The chips over an area, their cover and their splits. Raises AoiError when the area holds no chip."""
+    from curate.errors import AoiError, RecipeError
+
+    try:
+        check_blocks(recipe.split, recipe.grid.side_px * recipe.grid.resolution_m)
+    except ValueError as error:
+        raise RecipeError("recipe", (f"split: {error}",)) from error
+    chips, cover = lay_chips(aoi, recipe.grid)
+    if not chips:
+        side = recipe.grid.side_px * recipe.grid.resolution_m
+        raise AoiError(
+            aoi.name,
+            f"no chip of {side:g} m has {recipe.grid.min_cover:.0%} of its area inside; "
+            "take a larger area, smaller chips, or a smaller grid.min_cover",
+        )
+    return Area(aoi, chips, cover, assign_splits(chips, recipe.split))
+
+
+def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ...]:
+    """Every item that the recipe's sources and label products find over the area; one search each.
+
+    Raises CatalogError when a source or product has none that can be used.
+    """
+    catalogs: dict[str, Catalog] = {}
+
+    def catalog(where: str | None) -> Catalog:
+        place = recipe.path(where or recipe.catalog)
+        if place not in catalogs:
+            catalogs[place] = open_catalog(place)
+        return catalogs[place]
+
+    interval = recipe.interval
+    locked: list[LockedItem] = []
+    for name, source in recipe.sources.items():
+        table = source.table
+        static = table.timeless
+        bands = (*source.band_names, *((table.quality,) if table.quality else ()))
+        found = find(
+            catalog(source.catalog),
+            source=name,
+            collection=source.collection,
+            bands=bands,
+            aoi_geometry=area.search_geometry,
+            start=None if static else interval.start,
+            end=None if static else interval.end,
+            spec=source.search,
+            orbits=source.orbit,
+        )
+        _need_some(name, source.collection, found, None if static else interval, area)
+        console.say(f"{name}: {_used(found)} of {len(found)} scenes of {source.collection}")
+        locked += found
+    for name, label in recipe.labels.items():
+        if label.product is None:
+            continue
+        year = None if label.year is None else Interval(_new_year(label.year), _new_year(label.year + 1))
+        found = find(
+            catalog(label.catalog),
+            source=LABEL_PREFIX + name,
+            collection=label.product,
+            bands=_product_bands(label.product),
+            aoi_geometry=area.search_geometry,
+            start=None if year is None else year.start,
+            end=None if year is None else year.end,
+        )
+        _need_some(f"label {name}", label.product, found, year, area)
+        console.say(f"label {name}: {_used(found)} tiles of {label.product}")
+        locked += found
+    return tuple(locked)
+
+
+def _new_year(year: int) -> dt.datetime:
+    return dt.datetime(year, 1, 1, tzinfo=dt.UTC)
+
+
+def _product_bands(product: str) -> tuple[str, ...]:
+    from catalog.collections import collection
+
+    return collection(product).default_bands
+
+
+def _used(items: Iterable[LockedItem]) -> int:
+    return sum(item.status == "used" for item in items)
+
+
+def _need_some(
+    name: str, collection: str, found: Sequence[LockedItem], interval: Interval | None, area: Area
+) -> None:
+    if _used(found):
+        return
+    if found:
+        reasons = sorted({item.reason for item in found if item.reason})
+        raise CatalogError(name, f"none of {len(found)} scenes of {collection} can be used: {'; '.join(reasons[:3])}")
+    west, south, east, north = area.aoi.geometry.bounds
+    when = "" if interval is None else f" and {interval}"
+    raise CatalogError(
+        name,
+        f"no scene of {collection} touches {area.aoi.name} ({west:.3f},{south:.3f},{east:.3f},{north:.3f}){when}; "
+        "check the area, the time and the catalog",
+    )
+
+
+def make_plan(recipe: Recipe, area: Area, locked: Sequence[LockedItem]) -> Plan:
+    """The plan of a build, from what was locked. Opens the vector labels (once for the whole build), reads no pixel."""
+    name = recipe.name or area.aoi.name
+    scenes = {source: tuple(scenes_from_lock(locked, source)) for source in recipe.sources}
+    requests = tuple(
+        _request(source, spec, recipe, scenes[source], area.chips) for source, spec in recipe.sources.items()
+    )
+    labels = tuple(
+        open_label(label, _located(spec, recipe), aoi=area.aoi, rasters=_rasters(label, locked))
+        for label, spec in recipe.labels.items()
+    )
+    per_shard = recipe.store.shard_chips
+    if per_shard == "auto":
+        per_shard = auto_per_shard(recipe.grid.side_px, _bytes_per_chip(requests, labels, recipe.grid.side_px), SHARD_BUDGET_BYTES)
+    shards = lay_shards(area.chips, per_shard)
+    position = {chip: index for index, chip in enumerate(area.chips)}
+    order = np.array([position[chip] for shard in shards for chip in shard.chips])
+    return Plan(
+        name=name,
+        recipe=recipe,
+        aoi=area.aoi,
+        shards=shards,
+        cover=area.cover[order],
+        split=area.split[order],
+        requests=requests,
+        scenes=scenes,
+        labels=labels,
+        locked=tuple(locked),
+        layout=_layout(name, recipe, requests, scenes, labels, len(order), per_shard),
+    )
+
+
+def _located(spec: Any, recipe: Recipe) -> Any:
+    """A label's spec with absolute paths."""
+    changes: dict[str, Any] = {}
+    for field in ("vector", "legend"):
+        if (value := getattr(spec, field)) is not None:
+            changes[field] = _absolute(value, recipe)
+    if spec.raster is not None:
+        paths = (spec.raster,) if isinstance(spec.raster, str) else spec.raster
+        changes["raster"] = tuple(_absolute(path, recipe) for path in paths)
+    return dataclasses.replace(spec, **changes)
+
+
+def _absolute(path: str, recipe: Recipe) -> str:
+    return path if "://" in path else str((recipe.base / path).absolute())
+
+
+def _rasters(label: str, locked: Sequence[LockedItem]) -> tuple[str, ...]:
+    """Files of a label product, in the order of the lock."""
+    return tuple(scene.assets[0].href for scene in scenes_from_lock(locked, LABEL_PREFIX + label))
+
+
+def _request(
+    name: str, source: SourceSpec, recipe: Recipe, scenes: Sequence[Scene], chips: Sequence[Chip]
+) -> CubeRequest:
+    table = source.table
+    assert table.variable != "classes"  # the recipe refuses land-cover products as sources
+    static = table.timeless
+    spans = () if static else periods(recipe.interval, source.time)
+    orbits: tuple[str, ...] = ()
+    if table.kind == "sar":
+        orbits = tuple(sorted(source.orbit or {scene.orbit for scene in scenes if scene.orbit}))
+    request = CubeRequest(
+        name=name,
+        kind=table.variable,
+        variable=table.variable,
+        bands=source.band_names,
+        size_px=recipe.grid.side_px,
+        resolution_m=recipe.grid.resolution_m,
+        quality=table.quality,
+        mask=source.mask,
+        time=None if static else source.time,
+        keep=source.keep,
+        periods=spans,
+        orbits=orbits,
+        resampling=() if source.resampling is None else tuple((band, source.resampling) for band in source.band_names),
+        apply_mask=source.apply_mask,
+        reader=recipe.reader,
+    )
+    return dataclasses.replace(request, steps=steps_needed(request, scenes, chips))
+
+
+def _bytes_per_chip(requests: Sequence[CubeRequest], labels: Sequence[LabelSource], side_px: int) -> int:
+    arrays = [(variable.shape, variable.dtype) for request in requests for variable in variables(request)]
+    arrays += [((side_px, side_px), label.dtype) for label in labels]
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays)
+
+
+def _layout(
+    name: str,
+    recipe: Recipe,
+    requests: Sequence[CubeRequest],
+    scenes: Mapping[str, Sequence[Scene]],
+    labels: Sequence[LabelSource],
+    n_chips: int,
+    shard_chips: int,
+) -> Layout:
+    side = recipe.grid.side_px
+    groups, arrays = [], []
+    for request in requests:
+        source = recipe.sources[request.name]
+        attrs = {
+            "collection": source.collection,
+            "resolution_m": request.resolution_m,
+            "platforms": sorted({scene.platform for scene in scenes[request.name] if scene.platform}),
+        }
+        groups.append(Group(name=request.name, attrs=attrs, coords=_coords(request, source)))
+        arrays += [
+            Variable(
+                group=request.name,
+                name=variable.name,
+                dims=variable.dims,
+                shape=variable.shape,
+                dtype=variable.dtype,
+                fill=variable.fill,
+                attrs=dict(variable.attrs),
+            )
+            for variable in variables(request)
+        ]
+    if labels:
+        groups.append(Group(name="label", attrs={"resolution_m": recipe.grid.resolution_m}, coords=()))
+    for label in labels:
+        arrays.append(
+            Variable(
+                group="label",
+                name=label.name,
+                dims=("y", "x"),
+                shape=(side, side),
+                dtype=label.dtype,
+                fill=label.ignore,
+                attrs=dict(label.attrs),
+                void=True,
+            )
+        )
+    return Layout(
+        groups=tuple(groups),
+        variables=tuple(arrays),
+        n_chips=n_chips,
+        size_px=side,
+        shard_chips=shard_chips,
+        attrs={"title": name, "curate_version": __version__, "recipe_fingerprint": recipe.fingerprint},
+    )
+
+
+def _coords(request: CubeRequest, source: SourceSpec) -> tuple[Coordinate, ...]:
+    """Coordinates of a group besides those of the chips: bands, and the time axis where all chips share it."""
+    coords = []
+    if request.kind != "elevation":
+        bands = [source.table.bands[band] for band in request.bands]
+        gsd, centre = tuple(band.gsd_m for band in bands), tuple(band.center_um for band in bands)
+        coords.append(Coordinate("band", "band", "string", request.bands, {"long_name": "STAC common name"}))
+        coords.append(Coordinate("gsd", "band", "float32", gsd, {"long_name": "native pixel size", "units": "m"}))
+        if all(centre):
+            attrs = {"long_name": "centre wavelength", "units": "um"}
+            coords.append(Coordinate("wavelength", "band", "float32", centre, attrs))
+    if request.time is not None and request.time.composite is not None:
+        # Orbit directions one after the other: a whole season of one geometry lies together.
+        axis = [(period, orbit) for orbit in (request.orbits or ("",)) for period in request.periods]
+        starts, ends = tuple(p.start for p, _ in axis), tuple(p.end for p, _ in axis)
+        coords.append(Coordinate("time", "time", "datetime64[s]", starts, {"long_name": "start of the period"}))
+        attrs = {"long_name": "end of the period, not part of it"}
+        coords.append(Coordinate("time_end", "time", "datetime64[s]", ends, attrs))
+        if request.orbits:
+            orbits = tuple(orbit for _, orbit in axis)
+            coords.append(Coordinate("orbit", "time", "string", orbits, {"long_name": "orbit direction"}))
+    return tuple(coords)

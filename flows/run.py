@@ -1,0 +1,140 @@
+"""Shards onto threads or a Dask cluster: whatever finishes is journaled, whatever fails is told, nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from curate import __version__
+from curate.errors import CurateError, InputError
+from flows.shard import ShardDone, Work, build_and_write
+
+if TYPE_CHECKING:
+    from tiling.shards import Shard
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 15
+WORKER_RETRIES = 3
+"""A worker that dies takes its shards with it; Dask gives them to others this often."""
+
+
+def run_shards(
+    work: Work,
+    shards: Sequence[Shard],
+    *,
+    scheduler: str | None = None,
+    jobs: int = 1,
+    on_done: Callable[[ShardDone], None] = lambda done: None,
+) -> dict[int, CurateError]:
+    """Build and write shards; what failed comes back as ordinal -> error.
+
+    A shard that failed in a way that may pass is tried once more when all others are done. Errors that are not ours are
+    raised at once.
+    """
+    with _submitter(work, scheduler, jobs) as submit:
+        failed = _pass(shards, submit, on_done)
+        again = [shard for shard in shards if shard.ordinal in failed and failed[shard.ordinal].retryable]
+        if again:
+            log.info("%d shards failed and are tried again", len(again))
+            failed |= dict.fromkeys((shard.ordinal for shard in again), None)
+            failed |= _pass(again, submit, on_done)
+    return {ordinal: error for ordinal, error in failed.items() if error is not None}
+
+
+Submit = Callable[[Sequence[Any]], Iterator[tuple[int, ShardDone | CurateError]]]
+
+
+def _pass(shards: Sequence[Shard], submit: Submit, on_done: Callable[[ShardDone], None]) -> dict[int, Any]:
+    failed: dict[int, Any] = {}
+    for ordinal, outcome in submit(shards):
+        if isinstance(outcome, CurateError):
+            log.info("shard %d failed: %s", ordinal, outcome)
+            failed[ordinal] = outcome
+        else:
+            on_done(outcome)
+    return failed
+
+
+def _try(work: Work, shard: Shard) -> ShardDone | CurateError:
+    """Our errors as values: they are told at the end, and do not stop the other shards."""
+    try:
+        return build_and_write(work, shard)
+    except CurateError as error:
+        return error
+
+
+@contextmanager
+def _submitter(work: Work, scheduler: str | None, jobs: int) -> Iterator[Submit]:
+    if scheduler is None:
+        with _threads(work, jobs) as submit:
+            yield submit
+    else:
+        with _cluster(work, scheduler) as submit:
+            yield submit
+
+
+@contextmanager
+def _threads(work: Work, jobs: int) -> Iterator[Submit]:
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="shard")
+
+    def submit(shards: Sequence[Shard]) -> Iterator[tuple[int, ShardDone | CurateError]]:
+        futures = {pool.submit(_try, work, shard): shard.ordinal for shard in shards}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    try:
+        yield submit
+    except BaseException:
+        # Ctrl-C: the shard in work is given up, not waited for; without its line in the journal it does not count.
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _cluster(work: Work, scheduler: str) -> Iterator[Submit]:
+    from distributed import Client, as_completed
+
+    try:
+        client = Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        why = f"no Dask scheduler answers there ({error}); start one, or leave --dask away"
+        raise InputError(scheduler, why) from error
+    with client:
+        _same_release(client, scheduler)
+        (handed,) = client.scatter([work], broadcast=True, hash=False)
+
+        def submit(shards: Sequence[Shard]) -> Iterator[tuple[int, ShardDone | CurateError]]:
+            futures = {
+                client.submit(_try, handed, shard, pure=False, retries=WORKER_RETRIES): shard.ordinal
+                for shard in shards
+            }
+            for future in as_completed(futures):
+                yield futures.pop(future), future.result()
+                future.release()
+
+        yield submit
+
+
+def _same_release(client: Any, scheduler: str) -> None:
+    """InputError when a worker has another release of ours, or none: it would build other pixels, or fail oddly."""
+    found = client.run(_release, on_error="return")
+    if not found:
+        raise InputError(scheduler, "the Dask scheduler has no worker; start at least one")
+    wrong = {worker: release for worker, release in found.items() if release != __version__}
+    if wrong:
+        worker, release = next(iter(wrong.items()))
+        raise InputError(
+            scheduler, f"worker {worker} has curate {release!r}, this is {__version__}; install the same everywhere"
+        )
+
+
+def _release() -> str:
+    from curate import __version__ as release
+
+    return release

@@ -1,0 +1,158 @@
+"""One shard from scenes to the store: the whole pipeline as one plain function, for a thread and for a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chips.index import ChipRecord, LabelRecord, SourceRecord
+from chips.write import BuildRef, ShardRecord, write_shard
+from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, window_px
+from labels.read import LabelSource, class_shares
+from tiling.grid import centres
+
+if TYPE_CHECKING:
+    from catalog.scene import Scene
+    from flows.plan import Plan
+    from tiling.shards import Shard
+
+READ_BUDGET_BYTES = 512 * 2**20
+"""Memory that reading and folding one window may take, besides the arrays of the shard."""
+LABEL_WINDOW_PX = 4096 * 4096
+"""Largest window that is labelled at once: one byte a pixel, or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All that a worker needs to build any shard of a plan; handed over once, not with every shard."""
+
+    build: BuildRef
+    requests: tuple[CubeRequest, ...]
+    scenes: Mapping[str, tuple[Scene, ...]]
+    labels: tuple[LabelSource, ...]
+    cover: npt.NDArray[np.float64]
+    split: npt.NDArray[np.object_]
+
+    @classmethod
+    def of(cls, plan: Plan, build: BuildRef) -> Work:
+        """What the shards of ``plan`` need."""
+        return cls(build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardData:
+    """The arrays of a shard's chips, by (group, variable), and a record a chip."""
+
+    arrays: dict[tuple[str, str], npt.NDArray[Any]]
+    records: tuple[ChipRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """What came of one shard, small enough to send around."""
+
+    ordinal: int
+    chips: int
+    empty: int
+    bytes: int
+    seconds: float
+
+
+def build_shard(work: Work, shard: Shard) -> ShardData:
+    """Images and labels of the chips of one shard, on the same pixels.
+
+    Raises ReadError when a scene or a label cannot be read.
+    """
+    arrays: dict[tuple[str, str], npt.NDArray[Any]] = {}
+    cubes: dict[str, CubeData] = {}
+    for request in work.requests:
+        scenes = work.scenes[request.name]
+        cube = allocate(request, len(shard.chips))
+        for window in shard.windows(window_px(request, scenes, READ_BUDGET_BYTES)):
+            fill(cube, request, scenes, window)
+        cubes[request.name] = cube
+        arrays |= {(request.name, name): array for name, array in cube.arrays.items()}
+    for label in work.labels:
+        arrays["label", label.name] = _label(label, shard)
+    return ShardData(arrays, _records(work, shard, cubes, arrays))
+
+
+def build_and_write(work: Work, shard: Shard) -> ShardDone:
+    """Build one shard and write it; running it twice leaves the store as running it once."""
+    begun = time.monotonic()
+    data = build_shard(work, shard)
+    written: ShardRecord = write_shard(work.build, shard.ordinal, shard.start, data.arrays, data.records)
+    empty = sum(record.status == "empty" for record in data.records)
+    return ShardDone(shard.ordinal, len(shard.chips), empty, written.stored_bytes, time.monotonic() - begun)
+
+
+def _label(label: LabelSource, shard: Shard) -> npt.NDArray[Any]:
+    """Class codes (chip, y, x) of a shard; the label's ignore value where there is no class."""
+    side = shard.chips[0].size_px
+    out = np.full((len(shard.chips), side, side), label.ignore, dtype=label.dtype)
+    for window in shard.windows(LABEL_WINDOW_PX):
+        drawn = label.render(window)
+        for chip, (y, x) in zip(window.chips, window.corners, strict=True):
+            out[chip] = drawn[y : y + side, x : x + side]
+    return out
+
+
+def _records(
+    work: Work, shard: Shard, cubes: Mapping[str, CubeData], arrays: Mapping[tuple[str, str], npt.NDArray[Any]]
+) -> tuple[ChipRecord, ...]:
+    lon, lat = centres(shard.chips)
+    records = []
+    for index, chip in enumerate(shard.chips):
+        sources = {name: cube.records[index] for name, cube in cubes.items()}
+        status, reason = _status(work.requests, sources)
+        minx, _, _, maxy = chip.bounds
+        records.append(
+            ChipRecord(
+                chip=chip.id,
+                shard=shard.ordinal,
+                split=str(work.split[shard.start + index]),
+                status=status,
+                reason=reason,
+                cover=float(work.cover[shard.start + index]),
+                epsg=chip.epsg,
+                col=chip.col,
+                row=chip.row,
+                x0=minx,
+                y0=maxy,
+                lon=float(lon[index]),
+                lat=float(lat[index]),
+                sources={
+                    name: SourceRecord(found.clear, found.dates, found.scenes, found.seen, found.dropped)
+                    for name, found in sources.items()
+                },
+                labels={
+                    label.name: _label_record(arrays["label", label.name][index], label) for label in work.labels
+                },
+            )
+        )
+    return tuple(records)
+
+
+def _label_record(pixels: npt.NDArray[Any], label: LabelSource) -> LabelRecord:
+    shares = class_shares(pixels, label)
+    return LabelRecord(shares=shares, labelled=sum(shares.values()))
+
+
+def _status(requests: Sequence[CubeRequest], sources: Mapping[str, CubeRecord]) -> tuple[Any, str]:
+    """ok when every source has pixels, partial when some have, empty when none has; and why."""
+    missing = {}
+    for request in requests:
+        found = sources[request.name]
+        if found.clear > 0 or found.dates or (request.time is None and found.scenes):
+            continue
+        dropped = ", ".join(f"{count} {why}" for why, count in sorted(found.dropped.items()))
+        seen = f"{found.seen} dates seen" if found.seen else "no scene has a pixel here"
+        missing[request.name] = f"{request.name}: {seen}{': ' + dropped if dropped else ''}"
+    if not missing:
+        return "ok", ""
+    return ("empty" if len(missing) == len(requests) else "partial"), "; ".join(missing.values())

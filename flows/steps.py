@@ -1,0 +1,333 @@
+"""The steps of the command line in their order: prepare (plan and lock), build the shards, finish (publish).
+
+Each is a plain function that a Prefect task wraps (`flows.build`) and that a Python shell can call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.errors import IncompleteError, OutputError, StoreError
+from flows.console import Console
+
+if TYPE_CHECKING:
+    from chips.check import CheckReport
+    from chips.info import Info
+    from chips.storage import Storage
+    from chips.write import BuildRef
+    from flows.forecast import Forecast
+    from flows.plan import Plan
+    from recipes.recipe import Recipe
+    from tiling.aoi import Aoi
+
+SCENES, RECIPE, REGION = "scenes.parquet", "recipe.yaml", "region.geojson"
+"""Documents beside the store: the lock, the recipe with every default, the area of interest."""
+INDEX = "chips.parquet"
+SCHEDULER_VARIABLES = ("CURATE_SCHEDULER", "DASK_SCHEDULER_ADDRESS")
+TOLD_FAILURES = 5
+"""Reasons named when a build is incomplete; the others say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked on the command line or by a deployment: plain text, so that it can be stored and sent."""
+
+    aoi: str
+    out: str
+    """Absolute folder of the dataset."""
+    recipe: str | None = None
+    """Path of the recipe, None for the default one."""
+    catalog: str | None = None
+    """Instead of the recipe's."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler, None for threads here."""
+    jobs: int = 1
+    """Shards built at once by threads."""
+
+    def as_parameters(self) -> dict[str, Any]:
+        """The parameters of the Prefect flow that builds the same."""
+        return {
+            "aoi": self.aoi,
+            "out": self.out,
+            "recipe": self.recipe,
+            "catalog": self.catalog,
+            "dask": self.scheduler,
+            "jobs": self.jobs,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with its place in the output; the shards that are to be built still."""
+
+    plan: Plan
+    build: BuildRef
+    todo: tuple[int, ...]
+
+
+def make_request(
+    *,
+    aoi: str,
+    recipe: str | None = None,
+    catalog: str | None = None,
+    out: str | None = None,
+    dask: str | None = None,
+    jobs: int | None = None,
+) -> Request:
+    """The request with its defaults filled in and its paths made absolute."""
+    if out is None:
+        asked, area = _open(Request(aoi=aoi, out="", recipe=recipe, catalog=catalog))
+        out = asked.name or area.name
+    scheduler = dask or next((os.environ[name] for name in SCHEDULER_VARIABLES if os.environ.get(name)), None)
+    return Request(
+        aoi=_absolute(aoi),
+        out=_absolute_out(out),
+        recipe=None if recipe is None else _absolute(recipe),
+        catalog=None if catalog is None else _absolute(catalog),
+        scheduler=scheduler,
+        jobs=jobs or 1,
+    )
+
+
+def _absolute(value: str) -> str:
+    """An existing path as an absolute one; text, names and URLs as they are."""
+    return str(Path(value).absolute()) if _exists(value) else value
+
+
+def _exists(value: str) -> bool:
+    try:
+        return "://" not in value and Path(value).exists()
+    except OSError:  # WKT can be longer than a file name may be
+        return False
+
+
+def _absolute_out(out: str) -> str:
+    return out if "://" in out else str(Path(out).absolute())
+
+
+def _open(request: Request) -> tuple[Recipe, Aoi]:
+    """The recipe, with the request's catalog in place of its own, and the area."""
+    from recipes.read import default_recipe, read_recipe
+    from tiling.aoi import read_aoi
+
+    recipe = default_recipe() if request.recipe is None else read_recipe(request.recipe)
+    if request.catalog is not None:
+        recipe = recipe.model_copy(update={"catalog": request.catalog})
+    return recipe, read_aoi(request.aoi)
+
+
+def preview(request: Request, console: Console) -> Forecast:
+    """What a build would do, without writing anything or reading a pixel."""
+    from flows.forecast import Forecast
+    from flows.plan import lay_area, make_plan, search
+
+    recipe, aoi = _open(request)
+    with console.stage("laying chips"):
+        area = lay_area(recipe, aoi)
+    with console.stage("searching scenes"):
+        locked = search(recipe, area, console)
+    with console.stage("planning"):
+        plan = make_plan(recipe, area, locked)
+    return Forecast.of(plan, request.out)
+
+
+def build(request: Request, console: Console) -> None:
+    """Build the dataset of a request, or continue one that was begun. Raises CurateError."""
+    prepared = prepare(request, console)
+    if prepared is None:
+        console.say(f"{request.out} is built already from the same recipe and area; nothing to do")
+        return
+    build_shards(prepared, request, console)
+    finish(prepared, console)
+
+
+def prepare(request: Request, console: Console) -> Prepared | None:
+    """Plan the build and lock its scenes; None when the same dataset is published there already.
+
+    A build that was begun keeps its lock: the catalog is not asked again. Its shards are verified by content.
+    """
+    from catalog.lock import lock_bytes
+    from chips.storage import open_storage
+    from chips.write import finished_shards, is_published, open_build, start_build
+    from flows.plan import lay_area, make_plan, search
+    from recipes.read import dump_recipe
+
+    recipe, aoi = _open(request)
+    storage = open_storage(request.out, create=True)
+    begun = open_build(storage)
+    if begun is not None or is_published(storage):
+        _same_wish(storage, recipe, aoi)
+    if is_published(storage):
+        return None
+    if begun is not None:
+        console.say(f"continuing the build in {request.out}")
+        prepared = _reopen(storage, recipe, aoi, begun, console)
+        ref = start_build(storage, prepared.plan.layout, prepared.plan.fingerprint)
+        with console.stage("verifying what is there"):
+            done = finished_shards(ref)
+        console.say(f"{len(done)} of {len(prepared.plan.shards)} shards are there and intact")
+        return _prepared(prepared.plan, ref, done)
+    with console.stage("laying chips"):
+        area = lay_area(recipe, aoi)
+    with console.stage("searching scenes"):
+        locked = search(recipe, area, console)
+    with console.stage("planning"):
+        plan = make_plan(recipe, area, locked)
+    documents = {SCENES: lock_bytes(plan.locked), RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
+    return _prepared(plan, start_build(storage, plan.layout, plan.fingerprint, documents), set())
+
+
+def reopen(request: Request, console: Console) -> Prepared:
+    """The build that `prepare` began, planned again from its own lock; what the journal says is believed."""
+    from chips.storage import open_storage
+    from chips.write import finished_shards, open_build
+
+    recipe, aoi = _open(request)
+    storage = open_storage(request.out)
+    begun = open_build(storage)
+    if begun is None:
+        raise OutputError(request.out, "holds no unfinished build; start it with 'curate build'")
+    prepared = _reopen(storage, recipe, aoi, begun, console)
+    return _prepared(prepared.plan, begun, finished_shards(begun, verify=False))
+
+
+def _reopen(storage: Storage, recipe: Recipe, aoi: Aoi, begun: BuildRef, console: Console) -> Prepared:
+    from catalog.lock import read_lock
+    from flows.plan import lay_area, make_plan
+
+    lock = _document(storage, SCENES)
+    with console.stage("planning from the lock"):
+        plan = make_plan(recipe, lay_area(recipe, aoi), read_lock(lock))
+    return Prepared(plan, begun, ())
+
+
+def _prepared(plan: Plan, ref: BuildRef, done: set[int]) -> Prepared:
+    return Prepared(plan, ref, tuple(shard.ordinal for shard in plan.shards if shard.ordinal not in done))
+
+
+def _same_wish(storage: Storage, recipe: Recipe, aoi: Aoi) -> None:
+    """OutputError when the output holds the dataset, finished or not, of another recipe or area."""
+    there, area = _wish(storage)
+    differs = [
+        what
+        for what, same in (
+            ("recipe", there.fingerprint == recipe.fingerprint),
+            ("area", area.fingerprint == aoi.fingerprint),
+        )
+        if not same
+    ]
+    if differs:
+        why = f"holds a dataset of another {' and another '.join(differs)}; choose another folder, or remove this one"
+        raise OutputError(storage.url, why)
+
+
+def _wish(storage: Storage) -> tuple[Recipe, Aoi]:
+    """The recipe and the area that a dataset, finished or not, was asked for with."""
+    import json
+
+    import shapely
+
+    from recipes.read import parse_recipe
+    from tiling.aoi import Aoi
+
+    recipe = parse_recipe(_document(storage, RECIPE).decode(), name=f"{storage.url}/{RECIPE}")
+    feature = json.loads(_document(storage, REGION))["features"][0]
+    return recipe, Aoi(feature["properties"]["name"], shapely.from_geojson(json.dumps(feature["geometry"])))
+
+
+def _document(storage: Storage, name: str) -> bytes:
+    from chips.write import read_document
+
+    data = read_document(storage, name)
+    if data is None:
+        raise StoreError(storage.url, f"{name} is missing; the dataset is damaged, build it anew in another folder")
+    return data
+
+
+def aoi_document(aoi: Aoi) -> bytes:
+    """The area as GeoJSON, with its name."""
+    import json
+
+    import shapely
+
+    feature = {
+        "type": "Feature",
+        "properties": {"name": aoi.name},
+        "geometry": json.loads(shapely.to_geojson(aoi.geometry)),
+    }
+    return json.dumps({"type": "FeatureCollection", "features": [feature]}).encode()
+
+
+def build_shards(
+    prepared: Prepared, request: Request, console: Console, *, only: Sequence[int] | None = None
+) -> None:
+    """Build the shards that are not there yet, or those of them named in ``only``.
+
+    Raises IncompleteError when some fail.
+    """
+    from flows.run import run_shards
+    from flows.shard import ShardDone, Work
+
+    plan = prepared.plan
+    shards = [plan.shards[ordinal] for ordinal in prepared.todo if only is None or ordinal in only]
+    if not shards:
+        return
+    with console.stage("building chips", total=sum(len(shard.chips) for shard in shards)) as stage:
+
+        def told(done: ShardDone) -> None:
+            stage.advance(done.chips, f"shard {done.ordinal}")
+
+        failed = run_shards(
+            Work.of(plan, prepared.build), shards, scheduler=request.scheduler, jobs=request.jobs, on_done=told
+        )
+    if failed:
+        reasons = tuple(dict.fromkeys(str(error) for _, error in sorted(failed.items())))
+        done = len(plan.shards) - len(prepared.todo) + len(shards) - len(failed)
+        raise IncompleteError(request.out, done, len(plan.shards), reasons[:TOLD_FAILURES])
+
+
+def finish(prepared: Prepared, console: Console) -> None:
+    """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
+    from chips.index import index_bytes
+    from chips.publish import publish
+    from chips.write import journal
+    from tiling.grid import footprints
+
+    plan = prepared.plan
+    with console.stage("publishing"):
+        records = [record for shard in journal(prepared.build) for record in shard.chips]
+        index = index_bytes(records, footprints(plan.chips))
+        series = [request.name for request in plan.requests if request.time is not None and request.time.series]
+        steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
+        publish(prepared.build, records, {INDEX: index}, trim=steps)
+
+
+def check(dataset: str, console: Console) -> CheckReport:
+    """Everything a dataset promises, verified by reading it again; also what only its recipe knows."""
+    from chips.check import check as check_store
+    from chips.storage import open_storage
+    from chips.write import is_published
+    from flows.promises import promises
+
+    storage = open_storage(_absolute_out(dataset))
+    if not is_published(storage):
+        raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
+    with console.stage("checking") as stage:
+        return check_store(storage, promises=promises(*_wish(storage)), on_progress=stage.advance)
+
+
+def info(dataset: str) -> Info:
+    """What lies in a folder, from its metadata."""
+    from chips.info import describe
+    from chips.storage import open_storage
+
+    return describe(open_storage(_absolute_out(dataset)))
+
+
+def summary(out: str) -> str:
+    """A few lines about a published dataset and how to open it."""
+    return info(out).as_text()
