@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import geopandas
+    import numpy.typing as npt
+    import pyarrow
+    import shapely
+
+INDEX = "chips.parquet"
 
 Status = Literal["ok", "empty"]
 
@@ -123,6 +133,98 @@ class ChipRecord:
             for name, label in found["labels"].items()
         }
         return cls(**{**found, "sources": sources, "labels": labels})
+
+
+def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geometry]) -> bytes:
+    """The index as GeoParquet 1.1: row i is chip i of the store. Equal records give equal bytes.
+
+    Beside the plain fields there are, for a source ``s2``, the columns ``s2_clear``, ``s2_dates`` (list of UTC times),
+    ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates), and for a label ``fields`` the columns
+    ``fields_labelled`` and ``fields_shares`` (map code -> share).
+
+    Args:
+        records: One for every planned chip, in the order of the store.
+        footprints: The outline of each, EPSG:4326 in the order lon, lat.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import shapely
+
+    if len(records) != len(footprints):
+        raise ValueError(f"{len(records)} records and {len(footprints)} footprints were given")
+    outlines = np.asarray(footprints, dtype=object)
+    columns: dict[str, pyarrow.Array] = {
+        name: pa.array([getattr(record, name) for record in records], kind) for name, kind in _plain_columns().items()
+    }
+    for name in _names(record.sources for record in records):
+        sources = [record.sources.get(name) for record in records]
+        columns |= {
+            f"{name}_clear": pa.array([s and s.clear for s in sources], pa.float32()),
+            f"{name}_dates": pa.array([s and s.dates for s in sources], pa.list_(pa.timestamp("us", "UTC"))),
+            f"{name}_scenes": pa.array([s and s.scenes for s in sources], pa.list_(pa.string())),
+            f"{name}_seen": pa.array([s and s.seen for s in sources], pa.int32()),
+            f"{name}_dropped": pa.array(
+                [s and sorted(s.dropped.items()) for s in sources], pa.map_(pa.string(), pa.int32())
+            ),
+        }
+    for name in _names(record.labels for record in records):
+        labels = [record.labels.get(name) for record in records]
+        columns |= {
+            f"{name}_labelled": pa.array([v and v.labelled for v in labels], pa.float32()),
+            f"{name}_shares": pa.array(
+                [v and sorted(v.shares.items()) for v in labels], pa.map_(pa.int32(), pa.float32())
+            ),
+        }
+    corners = shapely.bounds(outlines).reshape(-1, 4)
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    columns["bbox"] = pa.StructArray.from_arrays([pa.array(corners[:, i]) for i in range(4)], list(sides))
+    columns["geometry"] = pa.array(shapely.to_wkb(outlines), pa.binary())
+    table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(_geo(outlines, corners), sort_keys=True)})
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd", row_group_size=32_768)
+    return out.getvalue()
+
+
+def read_index(data: bytes) -> geopandas.GeoDataFrame:
+    """The index as a table: maps are lists of pairs, dates UTC, geometry EPSG:4326."""
+    import geopandas
+
+    return geopandas.read_parquet(io.BytesIO(data))
+
+
+def _plain_columns() -> dict[str, pyarrow.DataType]:
+    import pyarrow as pa
+
+    text, number, real = pa.string(), pa.int32(), pa.float64()
+    return {
+        "chip": text, "shard": number, "split": text, "status": text, "reason": text, "cover": real, "epsg": number,
+        "col": number, "row": number, "x0": real, "y0": real, "lon": real, "lat": real,
+    }  # fmt: skip
+
+
+def _names(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names that stand in any mapping, in the order they are first seen."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+
+
+def _geo(outlines: npt.NDArray[Any], corners: npt.NDArray[Any]) -> dict[str, Any]:
+    """The ``geo`` metadata of GeoParquet 1.1, https://geoparquet.org/releases/v1.1.0/."""
+    import pyproj
+    import shapely
+
+    names = {shapely.GeometryType.POLYGON: "Polygon", shapely.GeometryType.MULTIPOLYGON: "MultiPolygon"}
+    kinds = sorted({names[shapely.GeometryType(kind)] for kind in set(shapely.get_type_id(outlines).tolist())})
+    whole = [*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist()] if len(corners) else []
+    column = {
+        "encoding": "WKB",
+        "geometry_types": kinds,
+        # Written out: without it a reader takes OGC:CRS84, which geopandas does not hold equal to EPSG:4326.
+        "crs": pyproj.CRS.from_epsg(4326).to_json_dict(),
+        "bbox": whole,
+        "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
+    }
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
 def _utc(date: dt.datetime) -> dt.datetime:
