@@ -25,7 +25,7 @@ ifdef UV
   install = $(UV) pip install --quiet --python $(BIN)/python
 else
   make_venv = $(or $(PYTHON),$(error No Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python)) -m venv $(VENV)
-  install = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+  install = $(BIN)/python -m pip install -qq --disable-pip-version-check
 endif
 
 # An environment may stand here already; it is completed, never replaced.
