@@ -74,7 +74,7 @@ LAKE_EVERY_M = 3_000.0
 ROAD_HALF_M = (0.0, 2.2, 5.0)
 """Half width of: no road, track, main road."""
 STREET_HALF_M = 3.5
-PLOTS = 13
+PLOTS = 15
 """Plots along a side of a village block; a plot has at most one house."""
 
 # One number a use of the noise; `seed * SEEDS` keeps the octaves of different worlds apart.
@@ -84,14 +84,20 @@ CUTS, KINDS, ROADS, HAMLET, HOUSE, VARY, TEXTURE, SOIL = 160, 176, 192, 208, 224
 
 
 @jit
+def river_course(k: int, y: float, seed: int) -> tuple[float, float]:
+    """(x of the middle, half width) of river number ``k`` at a northing, metres; both along the row."""
+    s = seed + RIVER_BEND + 7919 * k
+    middle = k * RIVER_EVERY_M - 900.0
+    middle += 1300.0 * value(y / 5200.0, 0.5, s) + 480.0 * value(y / 1300.0, 0.5, s + 1)
+    middle += 150.0 * value(y / 470.0, 0.5, s + 2)
+    half = 27.0 + 10.0 * value(y / 2100.0, 0.5, seed + RIVER_WIDTH + k)
+    return middle, half
+
+
+@jit
 def river_at(x: float, y: float, seed: int) -> tuple[float, float]:
     """(distance of ``x`` from the middle of the nearest river along the row, half width of that river), metres."""
-    k = math.floor(x / RIVER_EVERY_M + 0.5)
-    s = seed + RIVER_BEND + 7919 * int(k)
-    middle = k * RIVER_EVERY_M - 900.0
-    middle += 1300.0 * value(y / 5200.0, 0.5, s) + 420.0 * value(y / 1500.0, 0.5, s + 1)
-    middle += 70.0 * value(y / 430.0, 0.5, s + 2)
-    half = 27.0 + 10.0 * value(y / 2100.0, 0.5, seed + RIVER_WIDTH + int(k))
+    middle, half = river_course(int(math.floor(x / RIVER_EVERY_M + 0.5)), y, seed)
     return abs(x - middle), half
 
 
@@ -192,17 +198,26 @@ def node_at(i: int, j: int, seed: int) -> tuple[float, float]:
 
 
 @jit
-def hamlet_at(i: int, j: int, seed: int) -> bool:
-    """Whether a block would be part of a village. Each 5 x 5 blocks have one, of one to five blocks around a middle."""
-    s = seed + HAMLET
+def field_id(i: int, j: int, p: int) -> int:
+    """Number of the field on parcel ``p`` of a block: positive, below 2**28, the same in every world of a seed."""
+    return ((j + INDEX_SHIFT) * 4096 + i + INDEX_SHIFT) * 16 + p + 1
+
+
+@jit
+def village_at(i: int, j: int, seed: int) -> tuple[int, int]:
+    """Middle block of the village of the 5 x 5 blocks around a block."""
     ci = i // 5
     cj = j // 5
-    mi = ci * 5 + 1 + int(3 * chance(ci, cj, s))
-    mj = cj * 5 + 1 + int(3 * chance(ci, cj, s + 1))
+    s = seed + HAMLET
+    return ci * 5 + 1 + int(3 * chance(ci, cj, s)), cj * 5 + 1 + int(3 * chance(ci, cj, s + 1))
+
+
+@jit
+def hamlet_at(i: int, j: int, seed: int) -> bool:
+    """Whether a block would be part of a village. Each 5 x 5 blocks have one, of one to five blocks around a middle."""
+    mi, mj = village_at(i, j, seed)
     steps = abs(i - mi) + abs(j - mj)
-    if steps == 0:
-        return True
-    return steps == 1 and chance(i, j, s + 2) < 0.45
+    return steps == 0 or (steps == 1 and chance(i, j, seed + HAMLET + 2) < 0.75)
 
 
 @jit
@@ -377,19 +392,32 @@ def field_cut(strips: np.ndarray, pieces: np.ndarray, k: int, q: int) -> tuple[f
 
 
 @jit
+def built_at(i: int, j: int, u: float, v: float, seed: int) -> float:
+    """How dense a village is at a place (u, v) of one of its blocks: 1 at its heart, 0 and below outside."""
+    mi, mj = village_at(i, j, seed)
+    # Measured in blocks: the village is bent as they are, which a distance in metres would not be.
+    du = i + u - mi - 0.5
+    dv = j + v - mj - 0.5
+    size = 0.55 + 0.35 * chance(mi, mj, seed + HAMLET + 3)
+    ragged = 0.55 * fbm((i + u) * 2.3, (j + v) * 2.3, 2, seed + HAMLET + 4)
+    return 1.0 - math.sqrt(du * du + dv * dv) / size + ragged
+
+
+@jit
 def house_cut(bi: int, bj: int, pu: int, pv: int, seed: int) -> tuple[float, float, float, float, int]:
     """(u0, v0, u1, v1, surface) of the house on a plot of a village block; surface 0 where there is none."""
     s = seed + HOUSE
     a = bi * 16 + pu
     b = bj * 16 + pv
-    if chance(a, b, s) > 0.66:
+    dense = built_at(bi, bj, (pu + 0.5) / PLOTS, (pv + 0.5) / PLOTS, seed)
+    if dense < 0.0 or chance(a, b, s) > 0.55 + 0.6 * dense:
         return 0.0, 0.0, 0.0, 0.0, 0
-    big = chance(a, b, s + 1)
-    width = 0.22 + 0.24 * chance(a, b, s + 2) + (0.25 if big > 0.9 else 0.0)
-    depth = 0.22 + 0.18 * chance(a, b, s + 3) + (0.20 if big > 0.9 else 0.0)
-    u0 = (pu + 0.18 + 0.2 * chance(a, b, s + 4) * (1.0 - width)) / PLOTS
-    v0 = (pv + 0.18 + 0.2 * chance(a, b, s + 5) * (1.0 - depth)) / PLOTS
-    surface = FLAT_ROOF if big > 0.78 else TILED_ROOF
+    big = chance(a, b, s + 1) + 0.12 * dense
+    width = 0.28 + 0.24 * chance(a, b, s + 2) + (0.28 if big > 0.92 else 0.0)
+    depth = 0.28 + 0.20 * chance(a, b, s + 3) + (0.22 if big > 0.92 else 0.0)
+    u0 = (pu + 0.1 + (0.8 - width) * chance(a, b, s + 4)) / PLOTS
+    v0 = (pv + 0.1 + (0.8 - depth) * chance(a, b, s + 5)) / PLOTS
+    surface = FLAT_ROOF if big > 0.82 else TILED_ROOF
     return u0, v0, u0 + width / PLOTS, v0 + depth / PLOTS, surface
 
 
@@ -490,8 +518,14 @@ def survey(
                 vary[n] = chance(bi * 16 + pu, bj * 16 + pv, seed + VARY + 1)
             else:
                 green = value(px / 28.0, py / 28.0, seed + BUSH + 5)
-                surface[n] = BROADLEAF if green > 0.45 else GARDEN
-                vary[n] = 0.5 + 0.5 * value(px / 40.0, py / 40.0, seed + VARY + 2)
+                dense = built_at(bi, bj, u, v, seed)
+                vary[n] = 0.5 + 0.49 * value(px / 40.0, py / 40.0, seed + VARY + 2)
+                if dense > -0.12:
+                    surface[n] = BROADLEAF if green > 0.5 else GARDEN
+                elif green > 0.75:
+                    surface[n] = SHRUB
+                else:
+                    surface[n] = MEADOW
         elif kind == NATURE:
             vary[n] = min(max(0.5 + 0.9 * fbm(px / 420.0, py / 420.0, 3, seed + VARY + 3), 0.0), 0.999)
             bank = min(river - river_half, 250.0 * (lake - 1.0)) if lake >= 1.0 else 0.0
@@ -499,7 +533,7 @@ def survey(
             if bank < 22.0 + 55.0 * value(px / 160.0, py / 160.0, seed + BUSH + 3):
                 surface[n] = WETLAND if value(px / 190.0, py / 190.0, seed + BUSH + 4) > -0.1 else BROADLEAF
             elif wood > 0.0:
-                firs = fbm(px / 800.0, py / 800.0, 3, seed + TREES) + 0.25 * min(wood, 0.6)
+                firs = fbm(px / 800.0, py / 800.0, 6, seed + TREES) + 0.25 * min(wood, 0.6)
                 surface[n] = CONIFER if firs > 0.14 else BROADLEAF
             elif fbm(px / 150.0, py / 150.0, 3, seed + BUSH) > 0.27:
                 surface[n] = SHRUB
@@ -510,7 +544,7 @@ def survey(
             if u0 <= u < u1 and v0 <= v < v1:
                 surface[n] = kind
                 if kind >= CROP:
-                    field[n] = ((bj + INDEX_SHIFT) * 4096 + bi + INDEX_SHIFT) * 16 + p + 1
+                    field[n] = field_id(bi, bj, p)
             else:
                 surface[n] = VERGE
 
@@ -570,8 +604,8 @@ class Blocks(NamedTuple):
     north: NDArray[np.uint8]
 
 
-@jit
-def _spread(seed: int) -> int:
+def spread(seed: int) -> int:
+    """The number that the kernels of this module take for a world's seed: far apart for neighbouring seeds."""
     return seed * SEEDS + 1
 
 
@@ -590,7 +624,7 @@ def blocks_of(bounds: tuple[float, float, float, float], seed: int) -> Blocks:
     # Bends of at most 330 m each way and a jitter of 83 m move a node by less than one block; one more to walk over.
     i0, i1 = math.floor(min(along)) - 3, math.floor(max(along)) + 4
     j0, j1 = math.floor(min(across)) - 3, math.floor(max(across)) + 4
-    return Blocks(i0, j0, *lay_blocks(i0, j0, i1 - i0, j1 - j0, _spread(seed)))
+    return Blocks(i0, j0, *lay_blocks(i0, j0, i1 - i0, j1 - j0, spread(seed)))
 
 
 def ground(x: NDArray[np.float64], y: NDArray[np.float64], seed: int, blocks: Blocks | None = None) -> Ground:
@@ -619,7 +653,7 @@ def ground(x: NDArray[np.float64], y: NDArray[np.float64], seed: int, blocks: Bl
         np.ascontiguousarray(x).ravel(),
         np.ascontiguousarray(y).ravel(),
         *blocks,
-        _spread(seed),
+        spread(seed),
         *(array.ravel() for array in out),
     )
     return out
@@ -628,7 +662,7 @@ def ground(x: NDArray[np.float64], y: NDArray[np.float64], seed: int, blocks: Bl
 def elevation(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
     """Height of the ground at places given in world metres: float32 metres above the geoid, no void."""
     out = np.empty(x.shape, np.float32)
-    heights(np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel(), _spread(seed), out.ravel())
+    heights(np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel(), spread(seed), out.ravel())
     return out
 
 
@@ -639,6 +673,6 @@ def slope(
     rise_x = np.empty(x.shape, np.float32)
     rise_y = np.empty(x.shape, np.float32)
     slopes(
-        np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel(), _spread(seed), rise_x.ravel(), rise_y.ravel()
+        np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel(), spread(seed), rise_x.ravel(), rise_y.ravel()
     )
     return rise_x, rise_y

@@ -37,9 +37,9 @@ OFFSET_DN = 1000
 # matters here is that classes differ as they do in nature, not the third digit.
 SPECTRA: dict[str, tuple[float, ...]] = {
     #            B01   B02   B03   B04   B05   B06   B07   B08   B8A   B09   B11   B12
-    "soil":     (.070, .085, .110, .145, .170, .185, .200, .215, .230, .235, .300, .265),
+    "soil":     (.062, .075, .102, .132, .156, .172, .188, .204, .220, .225, .290, .255),
     "leaf":     (.020, .026, .058, .030, .095, .310, .410, .440, .460, .460, .205, .095),
-    "straw":    (.075, .095, .140, .190, .225, .250, .270, .290, .310, .310, .350, .270),
+    "straw":    (.068, .084, .140, .185, .225, .250, .270, .290, .310, .310, .350, .270),
     "rape":     (.030, .040, .150, .135, .200, .370, .440, .470, .490, .490, .240, .125),
     "sunflower":(.035, .045, .115, .110, .170, .330, .420, .450, .470, .470, .230, .120),
     "grass":    (.028, .036, .075, .048, .115, .265, .330, .360, .385, .385, .225, .125),
@@ -78,6 +78,8 @@ CALENDAR: dict[str, tuple[int, int, int, int, float, float]] = {
     "potato": (130, 168, 225, 255, 0.02, 0.05),
     "alfalfa": (70, 105, 320, 340, 0.35, 0.30),
 }
+CLOUDY = (0.3, 1.5, 0.05, 2.2, 0.7, 0.0, 0.0, 2.25)
+"""Cloudiness of the dates in turn, against the mean."""
 BINS = 32
 """So many members of each surface, from the earliest and brightest to the latest and darkest."""
 
@@ -168,8 +170,9 @@ def acquisitions(spec: WorldSpec) -> tuple[Acquisition, ...]:
             if index % 8 == 5:
                 share = 1.0
             else:
-                # Cubed and scaled: most dates are nearly clear or half clouded, and the mean is the cloudiness.
-                share = min(4.0 * chance(index, 1, seed) ** 3 * spec.cloudiness, 0.9)
+                # Seven dates of eight make up what the clouded one leaves of the mean; one of them is quite clear.
+                rest = max(spec.cloudiness - 0.125, 0.0) * 8 / 7
+                share = min(rest * CLOUDY[index % 8] * (0.8 + 0.4 * chance(index, 1, seed)), 0.9)
         first = _baseline(day)
         generated = sensed + dt.timedelta(hours=2 + int(3 * chance(index, 2, seed)), minutes=17, seconds=index)
         again = dt.datetime(2023, 2, 1, 3, 5, 7, tzinfo=dt.UTC) + dt.timedelta(days=index, minutes=11 * index)

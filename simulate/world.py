@@ -58,7 +58,7 @@ class WorldSpec:
     """Write the elevation model."""
     landcover: bool = True
     """Write the land-cover map."""
-    osm: bool = False
+    osm: bool = True
     """Write OpenStreetMap data and fields.geojson."""
     compress: Literal["deflate", "zstd"] = "deflate"
     """Codec of the COGs. The real archives have deflate."""

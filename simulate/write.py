@@ -24,6 +24,7 @@ from simulate import landscape as land
 from simulate import optical, stac
 from simulate.cog import cog
 from simulate.frame import around, places, utm_cover, zone_of
+from simulate.osm import write_fields, write_osm
 from simulate.landcover import landcover_tiles, write_landcover
 from simulate.radar import passes, write_pass
 from simulate.terrain import dem_tiles, write_dem
@@ -277,6 +278,8 @@ def _write_parts(world: World, progress: Callable[[str, int, int], None]) -> Non
                 pool.submit(_write_landcover, folder, spec, name, raster)
                 for name, raster in landcover_tiles(spec).items()
             ]
+        if world.fields is not None and world.osm is not None:
+            jobs += [pool.submit(write_fields, world.fields, spec), pool.submit(write_osm, world.osm, spec)]
         jobs += [pool.submit(_write_pass, folder, spec, radar_pass) for radar_pass in passes(spec)]
         total = len(jobs) + len(scenes) + len(surveys)
         progress("ground", 0, total)
@@ -308,7 +311,7 @@ def _write_parts(world: World, progress: Callable[[str, int, int], None]) -> Non
             ],
         },
     )
-    stac.write_catalog(folder, spec, [item for job in jobs if (item := job.result()) is not None])
+    stac.write_catalog(folder, spec, [item for job in jobs if isinstance(item := job.result(), dict) and "assets" in item])
 
 
 def truth_on(
