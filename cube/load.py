@@ -21,7 +21,7 @@ import rasterio
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.loader._rio import RioDriver
+from odc.loader._rio import RioDriver, RioReader
 from rasterio.enums import Resampling
 from rasterio.windows import Window as PixelWindow
 
@@ -137,8 +137,8 @@ def read_odc(
             pool=None if chunks is not None else threads_for(files.values()),
             driver=_OdcDriver(files),
         )
-    cube = xr.Variable.concat([loaded[band].variable for band in bands], "band")
-    return _on_steps(cube.transpose(*DIMS), items, len(steps), bands, fill)
+    layers = [xr.DataArray(loaded[band].data, dims=("time", "y", "x")) for band in bands]
+    return _on_steps(xr.concat(layers, "band").transpose(*DIMS), items, len(steps), bands, fill)
 
 
 def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill: float | int) -> npt.NDArray[Any]:
@@ -150,10 +150,11 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
         raise file.failed(error) from error
 
 
-class _OdcFile:
+class _OdcFile(RioReader):
     """What odc-loader calls a reader: one file, opened on demand."""
 
-    def __init__(self, file: _File) -> None:
+    def __init__(self, file: _File, src: RasterSource, ctx: Any) -> None:
+        super().__init__(src, ctx)
         self._file = file
 
     def read(
@@ -161,13 +162,15 @@ class _OdcFile:
     ) -> tuple[tuple[slice, slice], npt.NDArray[Any]]:
         # odc-loader's own read takes the void from the file alone, pastes nearest pixels that are up to 0.9 pixel
         # off, and lets GDAL guess the filter.
+        assert cfg.dtype is not None  # read_odc gives both
+        assert cfg.fill_value is not None
         pixels = read_file(self._file, dst_geobox, resampling=cfg.resampling, dtype=cfg.dtype, fill=cfg.fill_value)
         if dst is not None:
             dst[...] = pixels
         return (slice(None), slice(None)), pixels
 
 
-class _OdcDriver(RioDriver):  # type: ignore[misc]  # odc-loader's types do not reach mypy
+class _OdcDriver(RioDriver):
     """odc-loader's driver with our files found by token: signed hrefs, layers and names stay out of the items."""
 
     def __init__(self, files: dict[str, _File]) -> None:
@@ -175,7 +178,7 @@ class _OdcDriver(RioDriver):  # type: ignore[misc]  # odc-loader's types do not 
         self._files = files
 
     def open(self, src: RasterSource, ctx: Any) -> _OdcFile:
-        return _OdcFile(self._files[src.uri])
+        return _OdcFile(self._files[src.uri], src, ctx)
 
 
 def read_stackstac(
@@ -202,7 +205,7 @@ def read_stackstac(
         stack = stackstac.stack(
             [item.to_dict(transform_hrefs=False) for item in items],
             assets=list(bands),
-            epsg=geobox.crs.to_epsg(),
+            epsg=_epsg(geobox),
             bounds=tuple(geobox.boundingbox.bbox),
             resolution=(abs(geobox.resolution.x), abs(geobox.resolution.y)),
             snap_bounds=False,
@@ -229,10 +232,10 @@ def read_stackstac(
                 # By default the last scene is on top.
                 reverse=True,
                 nodata=fill,
-            ).variable
+            ).data
             for index in sorted(set(of_step))
         ]
-        cube = xr.Variable.concat(joined, "time")
+        cube = xr.concat([xr.DataArray(step, dims=DIMS[1:]) for step in joined], "time")
         if chunks is None:
             cube = cube.load(scheduler="threads", num_workers=threads_for(files.values()))
     return _on_steps(cube, items, len(steps), bands, fill)
@@ -314,7 +317,8 @@ def read_rasterio(
 
 
 def _is_void(pixels: npt.NDArray[Any], fill: float | int) -> npt.NDArray[np.bool_]:
-    return np.isnan(pixels) if np.isnan(fill) else pixels == fill
+    void: npt.NDArray[np.bool_] = np.isnan(pixels) if np.isnan(fill) else pixels == fill
+    return void
 
 
 READERS: dict[str, Reader] = {
@@ -368,7 +372,8 @@ def _items(
 
     box = geobox.extent.to_crs("EPSG:4326", resolution=geobox.resolution.x * 64).buffer(0.01).boundingbox
     geometry = {"type": "Polygon", "coordinates": [[list(p) for p in box.polygon.exterior.points]]}
-    items, files = [], {}
+    items: list[pystac.Item] = []
+    files: dict[str, _File] = {}
     for index, step in enumerate(steps):
         for scene in step:
             item = pystac.Item(
@@ -403,6 +408,13 @@ def _file(scene: Scene, asset: Asset) -> _File:
     return _File(scene.id, asset.band, href, asset.layer, asset.nodata)
 
 
+def _epsg(geobox: GeoBox) -> int:
+    code = None if geobox.crs is None else geobox.crs.to_epsg()
+    if code is None:
+        raise ValueError(f"stackstac wants a grid with an EPSG code, not {geobox.crs}; take the reader 'rasterio'")
+    return code
+
+
 def _index(item: pystac.Item) -> int:
     """Position of the item's step."""
     assert item.datetime is not None
@@ -410,7 +422,7 @@ def _index(item: pystac.Item) -> int:
 
 
 def _on_steps(
-    cube: xr.Variable, items: Sequence[pystac.Item], n: int, bands: Sequence[str], fill: float | int
+    cube: xr.DataArray, items: Sequence[pystac.Item], n: int, bands: Sequence[str], fill: float | int
 ) -> xr.DataArray:
     """A cube of the steps that have an item, as a cube of all steps, without anything a reader hung onto it."""
     present = sorted({_index(item) for item in items})

@@ -103,5 +103,24 @@ def halo_px(spec: MaskSpec, resolution_m: float) -> int:
 
 
 def clear_mask(scl: npt.NDArray[np.uint8], spec: MaskSpec, resolution_m: float) -> npt.NDArray[np.bool_]:
-    """True where the surface is seen, from SCL codes of dims ``(time, y, x)``."""
-    raise NotImplementedError  # TODO: follows within this landing
+    """True where the surface is seen, of the same dims ``(time, y, x)`` as the classes.
+
+    Hidden areas are grown by a disk of ``dilate_m`` around pixel centres. Near the edges of the array that is only
+    right if the array was read ``halo_px`` wider than needed.
+    """
+    import numpy as np
+
+    from cube.grow import hide_around
+
+    codes = scl_codes(spec.hide)
+    hidden = np.zeros(256, bool)
+    hidden[sorted(codes)] = True
+    clear = ~hidden[scl]
+    reach = spec.dilate_m / resolution_m
+    grown = sorted(codes - NEVER_GROWN)
+    if reach >= 1 and grown:
+        grows = np.zeros(256, bool)
+        grows[grown] = True
+        for step, seen in zip(grows[scl], clear, strict=True):
+            hide_around(step, reach, seen)
+    return clear

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -134,7 +135,7 @@ def periods(interval: Interval, spec: TimeSpec) -> tuple[Interval, ...]:
     edges = [interval.start]
     while edges[-1] < interval.end:
         edges.append(min(_next_edge(edges[-1], spec), interval.end))
-    return tuple(Interval(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+    return tuple(Interval(a, b) for a, b in itertools.pairwise(edges))
 
 
 def _next_edge(moment: dt.datetime, spec: TimeSpec) -> dt.datetime:

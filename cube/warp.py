@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 import rasterio
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as PixelWindow
@@ -73,26 +74,42 @@ def read_onto(
     north_up = source.transform.is_rectilinear and source.transform.a > 0 and source.transform.e < 0
     if not north_up or (resampling not in ("nearest", "bilinear") and not same_grid):
         return _warp(source, layer, void, geobox, resampling, dtype, fill)
-    u, v = _source_pixels(source, geobox, same_crs)
     out = np.full(geobox.shape, fill, dtype)
-    window = _needed(u, v, source.shape, margin=int(resampling == "bilinear" and not same_grid))
+    if same_grid:
+        _copy(source, layer, void, geobox, out)
+        return out
+    x, y, row_at, col_at = _lattice(geobox, source.crs.to_wkt(), same_crs)
+    t = source.transform
+    u, v = (x - t.c) / t.a, (y - t.f) / t.e
+    window = _needed(u, v, row_at, col_at, source.shape, margin=int(resampling == "bilinear"))
     if window is None:
         return out
     pixels = source.read(layer, window=window)
-    if same_grid:
-        _copy(pixels, void, u, v, window, out)
-    elif resampling == "nearest":
-        _nearest(pixels, void, u, v, window, source.shape, out)
-    else:
-        valid = _valid(pixels, void)
-        low, high = (0.0, 0.0) if out.dtype.kind == "f" else (np.iinfo(out.dtype).min, np.iinfo(out.dtype).max)
-        _bilinear(pixels, valid, u, v, window.col_off, window.row_off, *source.shape, float(low), float(high), out)
+    valid = _valid(pixels, void)
+    low, high = (0.0, 0.0) if out.dtype.kind == "f" else (np.iinfo(out.dtype).min, np.iinfo(out.dtype).max)
+    kernel = _nearest if resampling == "nearest" else _bilinear
+    kernel(
+        pixels,
+        valid,
+        u - window.col_off,
+        v - window.row_off,
+        row_at,
+        col_at,
+        -window.col_off,
+        -window.row_off,
+        source.width - window.col_off,
+        source.height - window.row_off,
+        float(low),
+        float(high),
+        out,
+    )
     return out
 
 
 @lru_cache(maxsize=64)
 def _same_crs(a: str, b: str) -> bool:
-    return bool(rasterio.crs.CRS.from_user_input(a) == rasterio.crs.CRS.from_user_input(b))
+    same: bool = CRS.from_user_input(a) == CRS.from_user_input(b)
+    return same
 
 
 def _same_grid(source: rasterio.DatasetReader, geobox: GeoBox) -> bool:
@@ -104,83 +121,65 @@ def _same_grid(source: rasterio.DatasetReader, geobox: GeoBox) -> bool:
     return abs(dx - round(dx)) < 1e-3 and abs(dy - round(dy)) < 1e-3
 
 
-def _source_pixels(
-    source: rasterio.DatasetReader, geobox: GeoBox, same_crs: bool
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Column and row in the file of every pixel centre, (y, x); views without memory of their own within one CRS."""
-    if same_crs:
-        t = geobox.transform
-        x = t.c + (np.arange(geobox.shape[1]) + 0.5) * t.a
-        y = t.f + (np.arange(geobox.shape[0]) + 0.5) * t.e
-        u, v = np.broadcast_arrays(_along(source, 0, x)[None, :], _along(source, 1, y)[:, None])
-        return u, v
-    x, y = _places(geobox, source.crs.to_wkt())
-    return _along(source, 0, x), _along(source, 1, y)
+@lru_cache(maxsize=32)
+def _lattice(
+    geobox: GeoBox, crs: str, same_crs: bool
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Easting and northing in another CRS on the lattice around a grid, and where its rows and columns lie on it.
 
-
-def _along(source: rasterio.DatasetReader, axis: int, place: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Pixel coordinates of places along one axis; what is within rounding of an edge lies on it."""
-    t = source.transform
-    step, origin = (t.a, t.c) if axis == 0 else (t.e, t.f)
-    pixel = (place - origin) / step
-    near = np.rint(pixel)
-    return np.where(np.abs(pixel - near) < EDGE_PX, near, pixel)
-
-
-@lru_cache(maxsize=2)
-def _places(geobox: GeoBox, crs: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Easting and northing in another CRS of every pixel centre, each (y, x).
-
-    Kept for the last two windows: all dates and bands of a scene's zone share them.
+    Kept for the last windows: all dates and bands of one zone share it.
     """
     from pyproj import Transformer
 
     t = geobox.transform
-    rows, row_at = _lattice(t.f, t.e, geobox.shape[0])
-    cols, col_at = _lattice(t.c, t.a, geobox.shape[1])
-    change = Transformer.from_crs(str(geobox.crs), crs, always_xy=True)
-    nodes = change.transform(*np.meshgrid(cols, rows), errcheck=True)
-    return _between(nodes[0], row_at, col_at), _between(nodes[1], row_at, col_at)
+    rows, row_at = _lines(t.f, t.e, geobox.shape[0])
+    cols, col_at = _lines(t.c, t.a, geobox.shape[1])
+    x, y = np.meshgrid(cols, rows)
+    if not same_crs:
+        x, y = Transformer.from_crs(str(geobox.crs), crs, always_xy=True).transform(x, y, errcheck=True)
+    return x, y, row_at, col_at
 
 
-def _lattice(origin: float, step: float, size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _lines(origin: float, step: float, size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Coordinates of the lattice lines around one axis of a grid, and where each pixel centre lies among them."""
     cell = CELL_PX * step
     place = (origin + (np.arange(size) + 0.5) * step) / cell
     first = math.floor(place[0])
-    lines = np.arange(first, math.floor(place[-1]) + 2) * cell
-    return lines, place - first
+    return np.arange(first, math.floor(place[-1]) + 2) * cell, place - first
 
 
-@numba.njit(nogil=True, cache=True)
-def _between(
-    nodes: npt.NDArray[np.float64], row_at: npt.NDArray[np.float64], col_at: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Bilinear between the nodes of a lattice."""
-    out = np.empty((row_at.size, col_at.size))
-    for i in range(row_at.size):
-        r = int(row_at[i])
-        fr = row_at[i] - r
-        for j in range(col_at.size):
-            c = int(col_at[j])
-            fc = col_at[j] - c
-            top = nodes[r, c] + fc * (nodes[r, c + 1] - nodes[r, c])
-            bottom = nodes[r + 1, c] + fc * (nodes[r + 1, c + 1] - nodes[r + 1, c])
-            out[i, j] = top + fr * (bottom - top)
-    return out
+@numba.njit(nogil=True, cache=True, inline="always")
+def _at(nodes: npt.NDArray[np.float64], row: float, col: float) -> float:
+    """Linear between the nodes of a lattice; what is within rounding of a pixel's edge lies on it."""
+    r, c = int(row), int(col)
+    fr, fc = row - r, col - c
+    top = nodes[r, c] + fc * (nodes[r, c + 1] - nodes[r, c])
+    bottom = nodes[r + 1, c] + fc * (nodes[r + 1, c + 1] - nodes[r + 1, c])
+    pixel: float = top + fr * (bottom - top)
+    near: float = np.rint(pixel)
+    return near if abs(pixel - near) < EDGE_PX else pixel
 
 
 def _needed(
-    u: npt.NDArray[np.float64], v: npt.NDArray[np.float64], shape: tuple[int, int], margin: int
+    u: npt.NDArray[np.float64],
+    v: npt.NDArray[np.float64],
+    row_at: npt.NDArray[np.float64],
+    col_at: npt.NDArray[np.float64],
+    shape: tuple[int, int],
+    margin: int,
 ) -> PixelWindow | None:
     """The part of the file that the pixels need, or None."""
-    # Extremes of a view come from the axis it varies along.
-    u, v = (a[:1] if a.strides[0] == 0 else a[:, :1] if a.strides[1] == 0 else a for a in (u, v))
-    left, right = max(math.floor(u.min()) - margin, 0), min(math.floor(u.max()) + margin + 1, shape[1])
-    top, bottom = max(math.floor(v.min()) - margin, 0), min(math.floor(v.max()) + margin + 1, shape[0])
-    if left >= right or top >= bottom:
-        return None
-    return PixelWindow(left, top, right - left, bottom - top)
+    # What is linear between lines has its extremes on the lines and at the ends.
+    rows = np.array([row_at[0], *range(math.ceil(row_at[0]), math.ceil(row_at[-1])), row_at[-1]])
+    cols = np.array([col_at[0], *range(math.ceil(col_at[0]), math.ceil(col_at[-1])), col_at[-1]])
+    left, right, top, bottom = np.inf, -np.inf, np.inf, -np.inf
+    for row in rows:
+        for col in cols:
+            x, y = _at(u, row, col), _at(v, row, col)
+            left, right, top, bottom = min(left, x), max(right, x), min(top, y), max(bottom, y)
+    x0, x1 = max(math.floor(left) - margin, 0), min(math.floor(right) + margin + 1, shape[1])
+    y0, y1 = max(math.floor(top) - margin, 0), min(math.floor(bottom) + margin + 1, shape[0])
+    return PixelWindow(x0, y0, x1 - x0, y1 - y0) if x0 < x1 and y0 < y1 else None
 
 
 def _valid(pixels: npt.NDArray[Any], void: float | None) -> npt.NDArray[np.bool_]:
@@ -192,39 +191,47 @@ def _valid(pixels: npt.NDArray[Any], void: float | None) -> npt.NDArray[np.bool_
 
 
 def _copy(
-    pixels: npt.NDArray[Any],
-    void: float | None,
-    u: npt.NDArray[np.float64],
-    v: npt.NDArray[np.float64],
-    window: PixelWindow,
-    out: npt.NDArray[Any],
+    source: rasterio.DatasetReader, layer: int, void: float | None, geobox: GeoBox, out: npt.NDArray[Any]
 ) -> None:
     """Paste pixels of an identical grid."""
-    left, top = window.col_off - math.floor(u[0, 0]), window.row_off - math.floor(v[0, 0])
-    part = out[top : top + window.height, left : left + window.width]
+    a, b = source.transform, geobox.transform
+    x, y = round((b.c - a.c) / a.a), round((b.f - a.f) / a.e)
+    x0, x1 = max(x, 0), min(x + out.shape[1], source.width)
+    y0, y1 = max(y, 0), min(y + out.shape[0], source.height)
+    if x0 >= x1 or y0 >= y1:
+        return
+    pixels = source.read(layer, window=PixelWindow(x0, y0, x1 - x0, y1 - y0))
+    part = out[y0 - y : y1 - y, x0 - x : x1 - x]
     np.copyto(part, pixels, where=_valid(pixels, void), casting="unsafe")
 
 
+# The kernels share their arguments: pixels and their validity on a window of the file; the lattice in pixels of that
+# window; first and last column and row of the file, in the same; the range of whole numbers that come out (none when
+# low == high: floats).
+
+
+@numba.njit(nogil=True, cache=True)
 def _nearest(
     pixels: npt.NDArray[Any],
-    void: float | None,
+    valid: npt.NDArray[np.bool_],
     u: npt.NDArray[np.float64],
     v: npt.NDArray[np.float64],
-    window: PixelWindow,
-    shape: tuple[int, int],
+    row_at: npt.NDArray[np.float64],
+    col_at: npt.NDArray[np.float64],
+    left: int,
+    top: int,
+    right: int,
+    bottom: int,
+    low: float,
+    high: float,
     out: npt.NDArray[Any],
 ) -> None:
-    """The pixel of the file in which each centre lies."""
-    if u.strides[0] == 0 and v.strides[1] == 0:  # one CRS: whole rows and columns
-        cols, rows = np.floor(u[0]).astype(np.intp), np.floor(v[:, 0]).astype(np.intp)
-        x, y = np.flatnonzero((cols >= 0) & (cols < shape[1])), np.flatnonzero((rows >= 0) & (rows < shape[0]))
-        found = pixels.take(rows[y] - window.row_off, 0).take(cols[x] - window.col_off, 1)
-        part = out[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-        np.copyto(part, found, where=_valid(found, void), casting="unsafe")
-        return
-    inside = (u >= 0) & (u < shape[1]) & (v >= 0) & (v < shape[0])
-    found = pixels[v[inside].astype(np.intp) - window.row_off, u[inside].astype(np.intp) - window.col_off]
-    out[inside] = np.where(_valid(found, void), found, out[inside])
+    """The pixel in which each centre lies."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            x, y = _at(u, row_at[i], col_at[j]), _at(v, row_at[i], col_at[j])
+            if left <= x < right and top <= y < bottom and valid[int(y), int(x)]:
+                out[i, j] = pixels[int(y), int(x)]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -233,46 +240,35 @@ def _bilinear(
     valid: npt.NDArray[np.bool_],
     u: npt.NDArray[np.float64],
     v: npt.NDArray[np.float64],
-    col0: int,
-    row0: int,
-    height: int,
-    width: int,
+    row_at: npt.NDArray[np.float64],
+    col_at: npt.NDArray[np.float64],
+    left: int,
+    top: int,
+    right: int,
+    bottom: int,
     low: float,
     high: float,
     out: npt.NDArray[Any],
 ) -> None:
-    """Weigh the four pixels around each centre; a centre in a void pixel stays void, void neighbours have no weight.
-
-    ``low == high`` means floats come out, neither rounded nor clipped.
-    """
+    """Weigh the four pixels around each centre; a centre in a void pixel stays void, void neighbours have no weight."""
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            x, y = u[i, j], v[i, j]
-            if not (0 <= x < width and 0 <= y < height):
+            x, y = _at(u, row_at[i], col_at[j]), _at(v, row_at[i], col_at[j])
+            if not (left <= x < right and top <= y < bottom and valid[int(y), int(x)]):
                 continue
-            if not valid[int(y) - row0, int(x) - col0]:
-                continue
-            left, top = int(math.floor(x - 0.5)), int(math.floor(y - 0.5))
-            fx, fy = x - 0.5 - left, y - 0.5 - top
+            c0, r0 = math.floor(x - 0.5), math.floor(y - 0.5)
+            fx, fy = x - 0.5 - c0, y - 0.5 - r0
             total = 0.0
             weights = 0.0
-            for dy in range(2):
-                r = top + dy
-                if r < 0 or r >= height:
-                    continue
-                wy = fy if dy else 1.0 - fy
-                for dx in range(2):
-                    c = left + dx
-                    if c < 0 or c >= width:
-                        continue
-                    w = wy * (fx if dx else 1.0 - fx)
-                    if w > 0.0 and valid[r - row0, c - col0]:
-                        total += w * pixels[r - row0, c - col0]
+            for r in range(max(r0, top), min(r0 + 2, bottom)):
+                wy = fy if r > r0 else 1.0 - fy
+                for c in range(max(c0, left), min(c0 + 2, right)):
+                    w = wy * (fx if c > c0 else 1.0 - fx)
+                    if w > 0.0 and valid[r, c]:
+                        total += w * pixels[r, c]
                         weights += w
             value = total / weights
-            if low != high:
-                value = min(max(math.floor(value + 0.5), low), high)
-            out[i, j] = value
+            out[i, j] = value if low == high else min(max(math.floor(value + 0.5), low), high)
 
 
 def _warp(
@@ -295,6 +291,7 @@ def _warp(
         src_nodata=void,
         add_alpha=void is None,
         tolerance=0.01,
+        **({"XSCALE": 1, "YSCALE": 1} if resampling == "cubic" else {}),
     ) as warped:
         pixels = warped.read(layer, masked=void is not None)
         hidden = np.ma.getmaskarray(pixels) if void is not None else warped.read(warped.count) == 0

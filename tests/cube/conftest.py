@@ -14,6 +14,7 @@ import rasterio
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import box as odc_box
 
 from catalog.scene import Asset, Radiometry, Scene
 
@@ -30,6 +31,31 @@ def austria() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not here: {folder}")
     return folder
+
+
+@pytest.fixture
+def austria_scenes(austria: Path) -> list[Scene]:
+    """All 36 dates with red, nir and scl, told from the files themselves and not from their items."""
+    names = {"B04": "red", "B08": "nir", "SCL": "scl"}
+    scenes = []
+    for folder in sorted((austria / "sentinel-2-l2a").iterdir()):
+        if not folder.is_dir():
+            continue
+        assets = []
+        for key, band in names.items():
+            path = folder / f"{key}.tif"
+            with rasterio.open(path) as file:
+                grid = tuple(file.transform)[:6]
+                assets.append(
+                    Asset(band, key, str(path), 32633, grid, file.shape, file.dtypes[0], file.nodata)  # type: ignore[arg-type]
+                )
+                bounds = file.bounds
+        extent = odc_box(*bounds, "EPSG:32633").to_crs("EPSG:4326")
+        time = dt.datetime.strptime(folder.name.split("_")[2], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+        scenes.append(
+            Scene(folder.name, "s2", "sentinel-2-l2a", time, folder.name, extent.geom, tuple(assets), tile="33UWP")
+        )
+    return scenes
 
 
 @pytest.fixture

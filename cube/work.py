@@ -1,0 +1,482 @@
+"""One window in work: read, harmonised, masked, folded and cut into chips, in parts so that memory is bounded."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis
+from cube.composite import best_order, fold, fold_classes
+from cube.load import READERS
+from cube.mask import SCL_VOID, clear_mask, halo_px
+from cube.radiometry import read_harmonised
+from cube.resample import resampling_for
+from cube.steps import Step, grown, join_steps
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from catalog.scene import Asset, Scene
+    from cube.build import CubeData, CubeRequest
+    from tiling.shards import Window
+
+UNUSED, NEXT = -1, -2
+"""Places on the time axis: none, and the next free one."""
+
+
+class Work:
+    """One window in work: what the steps below share."""
+
+    def __init__(self, data: CubeData, request: CubeRequest, scenes: Sequence[Scene], window: Window) -> None:
+        self.data, self.request, self.window = data, request, window
+        self.reader = READERS[request.reader]
+        self.geobox = window.geobox
+        self.px = window.shape[0] * window.shape[1]
+        size = request.size_px
+        self.boxes = [(slice(y, y + size), slice(x, x + size)) for y, x in window.corners]
+        self.methods = _methods(request, scenes)
+        self.places = _chip_places(window, size, request.resolution_m)
+        self.steps = self._near(join_steps(request, scenes))
+        self._surveyed: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]] = []
+        self._known = False
+
+    def _near(self, steps: list[Step]) -> list[Step]:
+        """Steps with a scene on the window, each with those scenes alone, in the order in which they are joined."""
+        area = shapely.union_all(self.places).envelope
+        shapely.prepare(area)
+        near = []
+        for step in steps:
+            there = [scene for scene in step.scenes if shapely.intersects(area, grown(scene.footprint))]
+            if there:
+                # Scenes of the window's own zone come first, because their pixels need no resampling.
+                there.sort(key=lambda scene: (scene.epsg != self.window.epsg, scene.id))
+                near.append(Step(step.time, tuple(there), step.orbit))
+        return near
+
+    # Reading
+
+    def read(self, steps: Sequence[Step], bands: Sequence[str]) -> npt.NDArray[Any]:
+        """The main variable on the window, dims ``(time, band, y, x)``, harmonised."""
+        scenes = [step.scenes for step in steps]
+        parts = {}
+        for method in dict.fromkeys(self.methods[band] for band in bands):
+            same = [band for band in bands if self.methods[band] == method]
+            if self.request.kind == "reflectance":
+                cube: npt.NDArray[Any] = read_harmonised(self.reader, scenes, same, self.geobox, resampling=method)
+            else:
+                cube = self.reader(
+                    scenes, same, self.geobox, resampling=method, dtype="float32", fill=math.nan
+                ).to_numpy()
+            parts.update({band: cube[:, i] for i, band in enumerate(same)})
+            if len(same) == len(bands):
+                break
+        else:
+            cube = np.stack([parts[band] for band in bands], axis=1)
+        if self.request.kind == "backscatter":
+            # Power is positive: some archives fill the borders of a pass with zeros that no void value covers.
+            cube[~(cube > 0)] = math.nan
+        return cube
+
+    def read_classes(self, steps: Sequence[Step]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Quality classes and clear mask on the window, each ``(time, y, x)``."""
+        request = self.request
+        assert request.quality is not None
+        halo = halo_px(request.mask, request.resolution_m)
+        padded = self.window.padded(halo)
+        scl: npt.NDArray[np.uint8] = self.reader(
+            [step.scenes for step in steps],
+            [request.quality],
+            padded,
+            resampling=self.methods[request.quality],
+            dtype="uint8",
+            fill=SCL_VOID,
+        ).to_numpy()[:, 0]
+        inner = (slice(None), slice(halo, halo + self.window.shape[0]), slice(halo, halo + self.window.shape[1]))
+        clear = np.empty((len(scl), *self.window.shape), bool)
+
+        def one(i: int) -> None:
+            clear[i] = clear_mask(scl[i : i + 1], request.mask, request.resolution_m)[inner][0]
+
+        _in_threads(one, range(len(scl)))
+        return scl[inner], clear
+
+    def shares(self, flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Share of True of each time on each chip, dims ``(time, chip)``."""
+        out = np.empty((len(flags), len(self.boxes)))
+
+        def one(c: int) -> None:
+            y, x = self.boxes[c]
+            out[:, c] = np.count_nonzero(flags[:, y, x], axis=(1, 2))
+
+        _in_threads(one, range(len(self.boxes)))
+        return out / self.request.size_px**2
+
+    def slices(self, n: int, bytes_per_px: int) -> Iterator[slice]:
+        """Cuts n times or bands into runs that stay inside the budget, at least one in each."""
+        run = max(1, BUDGET_BYTES // (self.px * bytes_per_px))
+        return (slice(i, min(i + run, n)) for i in range(0, n, run))
+
+    # Static
+
+    def static(self) -> None:
+        """All scenes joined into one image."""
+        if not self.steps:
+            return
+        name, bands = self.request.variable, self.request.bands
+        item = np.dtype(self.request.dtype).itemsize
+        clear = np.ones((len(self.boxes), *(2 * [self.request.size_px])), bool)
+        for part in self.slices(len(bands), 2 * item + 1):
+            cube = self.read(self.steps, bands[part])[0]
+            for c, (row, box) in enumerate(zip(self.window.chips, self.boxes, strict=True)):
+                chip = cube[(slice(None), *box)]
+                clear[c] &= _valid(chip).all(axis=0)
+                target = self.data.arrays[name][row]
+                (target[None] if target.ndim == 2 else target)[part] = chip
+        for c, row in enumerate(self.window.chips):
+            share = float(clear[c].mean())
+            used = self._names([self.steps[0]], c) if share else ()
+            self.data.records[row] = CubeRecord((), used, share, int(share > 0), {})
+
+    def _names(self, steps: Sequence[Step], chip: int) -> tuple[str, ...]:
+        """Ids of the scenes of steps that touch a chip."""
+        place = self.places[chip]
+        return tuple(
+            sorted({scene.id for step in steps for scene in step.scenes if shapely.intersects(place, scene.footprint)})
+        )
+
+    # Composites
+
+    def composites(self) -> None:
+        """Period by period, and in each the classes first and then as many bands at a time as memory allows."""
+        tallies = [_Tally() for _ in self.boxes]
+        for slot, (period, orbit) in enumerate(axis(self.request)):
+            steps = [
+                step
+                for step in self.steps
+                if step.time is not None and step.time in period and orbit in (None, step.orbit)
+            ]
+            if steps:
+                self._composite(slot, steps, tallies)
+        for c, row in enumerate(self.window.chips):
+            count = self.data.arrays["count"][row]
+            clear = (count > 0).mean(axis=(1, 2))
+            self.data.arrays["clear"][row] = clear
+            self.data.records[row] = tallies[c].record(float(clear.mean()), self._names(tallies[c].steps, c))
+
+    def _composite(self, slot: int, steps: list[Step], tallies: list[_Tally]) -> None:
+        request, arrays, rows = self.request, self.data.arrays, self.window.chips
+        bands = list(request.bands)
+        first: npt.NDArray[Any] | None = None
+        scl: npt.NDArray[np.uint8] | None = None
+        if request.quality is not None:
+            scl, clear = self.read_classes(steps)
+            seen = self.shares(scl != SCL_VOID) > 0
+        else:
+            first = self.read(steps, bands[:1])
+            clear = _valid(first[:, 0])
+            seen = self.shares(clear) > 0
+        share = self.shares(clear)
+        keep = seen & (share > 0) & (share >= request.keep.min_clear)
+        for c, tally in enumerate(tallies):
+            for t, step in enumerate(steps):
+                tally.add(step, bool(seen[t, c]), bool(keep[t, c]), enough=False)
+        if scl is not None:
+            # The layer tells why a pixel is void, so it is folded over the dates that were dropped as well.
+            self._fold_classes(scl, clear, keep, slot)
+            scl = None
+        used = np.flatnonzero(keep.any(axis=1))
+        if not len(used):
+            return
+        if len(used) < len(steps):
+            clear = clear[used]
+            first = None if first is None else first[used]
+        keep, share = keep[used], share[used]
+        assert request.time is not None
+        how = request.time.how_for(request.kind)
+        item = np.dtype(request.dtype).itemsize
+        chosen = [steps[t] for t in used]
+        for part in self.slices(len(bands), 2 * item * len(used)):
+            cube = self._group(chosen, bands[part], bands[0], first)
+
+            def one(c: int, cube: npt.NDArray[Any] = cube, part: slice = part) -> None:
+                y, x = self.boxes[c]
+                dates = np.flatnonzero(keep[:, c])
+                if not len(dates):
+                    return
+                order = dates[best_order(share[dates, c])] if how == "best" else dates
+                out = arrays[request.variable][rows[c], slot, part]
+                total = arrays["count"][rows[c], slot]
+                count = np.empty_like(total)
+                for b in range(cube.shape[1]):
+                    fold(cube[:, b, y, x], clear[:, y, x], how, out=out[b], count=count, order=order)
+                    if part.start + b == 0:
+                        total[...] = count
+                    else:
+                        np.minimum(total, count, out=total)
+
+            _in_threads(one, range(len(rows)))
+
+    def _group(
+        self, steps: Sequence[Step], bands: Sequence[str], known: str, cube: npt.NDArray[Any] | None
+    ) -> npt.NDArray[Any]:
+        """Bands of steps, without reading again the one that is known."""
+        if cube is None or known not in bands:
+            return self.read(steps, bands)
+        return cube if len(bands) == 1 else np.concatenate([cube, self.read(steps, bands[1:])], axis=1)
+
+    def _fold_classes(
+        self,
+        scl: npt.NDArray[np.uint8],
+        clear: npt.NDArray[np.bool_],
+        keep: npt.NDArray[np.bool_],
+        slot: int,
+    ) -> None:
+        assert self.request.quality is not None
+        out = self.data.arrays[self.request.quality]
+
+        def one(c: int) -> None:
+            y, x = self.boxes[c]
+            fold_classes(scl[:, y, x], clear[:, y, x] & keep[:, c, None, None], out[self.window.chips[c], slot])
+
+        _in_threads(one, range(len(self.boxes)))
+
+    # Series and single
+
+    def dates(self) -> None:
+        """Dates of each chip: first which ones, from the classes alone, then their pixels in slices of time."""
+        request, steps, rows = self.request, self.steps, self.window.chips
+        seen, share = self._survey()
+        slots = np.full((len(steps), len(rows)), UNUSED)
+        for c in range(len(rows)):
+            for t, slot in self._choose(seen[:, c], share[:, c]):
+                slots[t, c] = slot
+        used = np.zeros(slots.shape, bool)
+        cursor = np.zeros(len(rows), int)
+        wanted = np.flatnonzero((slots != UNUSED).any(axis=1))
+        item = np.dtype(request.dtype).itemsize
+        # The pixels and the reader's copy of them, classes and masks.
+        for part in self.slices(len(wanted), 2 * item * len(request.bands) + 4):
+            times = wanted[part]
+            cube = self.read([steps[t] for t in times], request.bands)
+            scl, clear = self._classes(times)
+
+            def one(
+                c: int,
+                times: npt.NDArray[np.intp] = times,
+                cube: npt.NDArray[Any] = cube,
+                scl: npt.NDArray[np.uint8] | None = scl,
+                clear: npt.NDArray[np.bool_] | None = clear,
+            ) -> None:
+                box = self.boxes[c]
+                for i, t in enumerate(times):
+                    if slots[t, c] == UNUSED:
+                        continue
+                    slot = cursor[c] if slots[t, c] == NEXT else slots[t, c]
+                    classes = None if scl is None else scl[(i, *box)]
+                    open_ = None if clear is None else clear[(i, *box)]
+                    used[t, c] = self._put(rows[c], slot, steps[t], cube[(i, slice(None), *box)], classes, open_)
+                    cursor[c] += used[t, c]
+
+            _in_threads(one, range(len(rows)))
+        for c, row in enumerate(rows):
+            tally = _Tally()
+            for t, step in enumerate(steps):
+                enough = share[t, c] >= request.keep.min_clear and (used[t, c] or slots[t, c] == UNUSED)
+                tally.add(step, bool(seen[t, c] or used[t, c]), bool(used[t, c]), bool(enough))
+            clear_share = self.data.arrays["clear"][row]
+            mean = float(np.nanmean(clear_share)) if cursor[c] else 0.0
+            self.data.records[row] = tally.record(mean, self._names(tally.steps, c))
+
+    def _survey(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """What was seen, and the share that is clear, of each time on each chip, dims ``(time, chip)``."""
+        request, n, c = self.request, len(self.steps), len(self.boxes)
+        assert request.time is not None
+        seen, share = np.zeros((n, c), bool), np.zeros((n, c))
+        if request.quality is None and request.time.series and not request.time.max_dates:
+            # Nothing to choose by: every date is read, and its pixels decide.
+            return seen, np.ones((n, c))
+        self._known = n * self.px * 2 <= BUDGET_BYTES // 4
+        item = np.dtype(request.dtype).itemsize
+        for part in self.slices(n, 4 if request.quality is not None else 2 * item + 1):
+            if request.quality is not None:
+                scl, clear = self.read_classes(self.steps[part])
+                seen[part] = self.shares(scl != SCL_VOID) > 0
+                share[part] = self.shares(clear)
+                if self._known:
+                    self._surveyed.append((scl, clear))
+            else:
+                valid = _valid(self.read(self.steps[part], request.bands[:1])[:, 0])
+                share[part] = self.shares(valid)
+                seen[part] = share[part] > 0
+        return seen, share
+
+    def _classes(
+        self, times: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_] | None]:
+        """Classes and clear mask of some times: kept from the survey where memory allowed it."""
+        if self.request.quality is None:
+            return None, None
+        if not self._surveyed:
+            return self.read_classes([self.steps[t] for t in times])
+        if len(self._surveyed) > 1:
+            self._surveyed = [tuple(np.concatenate(part) for part in zip(*self._surveyed, strict=True))]  # type: ignore[list-item]
+        scl, clear = self._surveyed[0]
+        return scl[times], clear[times]
+
+    def _choose(self, seen: npt.NDArray[np.bool_], share: npt.NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+        """Positions of the times that one chip uses, with their place on the time axis."""
+        request = self.request
+        time, least = request.time, request.keep.min_clear
+        assert time is not None
+        if time.series:
+            if request.quality is None and not time.max_dates:
+                seen = np.ones_like(seen)
+            fit = np.flatnonzero(seen & (share >= least))
+            if time.max_dates is not None:
+                fit = np.sort(fit[best_order(share[fit])][: time.max_dates])
+            yield from ((int(t), NEXT) for t in fit)
+            return
+        for slot, orbit in enumerate(request.orbits or (None,)):
+            fit = np.array(
+                [
+                    t
+                    for t, step in enumerate(self.steps)
+                    if seen[t] and share[t] >= least and orbit in (None, step.orbit)
+                ],
+                int,
+            )
+            if not len(fit):
+                continue
+            if time.single == "clearest":
+                yield int(fit[best_order(share[fit])[0]]), slot
+            elif time.single == "newest":
+                yield int(fit[-1]), slot
+            else:
+                assert time.date is not None
+                noon = dt.datetime.combine(time.date, dt.time(12), dt.UTC)
+                yield min((int(t) for t in fit), key=lambda t: abs(self.steps[t].time - noon)), slot  # type: ignore[operator]
+
+    def _put(
+        self,
+        row: int,
+        slot: int,
+        step: Step,
+        pixels: npt.NDArray[Any],
+        classes: npt.NDArray[np.uint8] | None,
+        clear: npt.NDArray[np.bool_] | None,
+    ) -> bool:
+        """Write one date of one chip, unless it is void or its pixels turn out not clear enough."""
+        request, arrays = self.request, self.data.arrays
+        valid = _valid(pixels)
+        if not valid.any():
+            return False
+        good = valid.all(axis=0)
+        if clear is not None:
+            good &= clear
+        share = float(good.mean())
+        if share < request.keep.min_clear:
+            return False
+        if slot >= request.steps:
+            raise ValueError(
+                f"source {request.name} has more dates on a chip than the {request.steps} steps of its time axis; "
+                "wanted the number that steps_needed gives for all scenes and chips"
+            )
+        arrays[request.variable][row, slot] = np.where(good, pixels, request.fill) if request.apply_mask else pixels
+        if classes is not None:
+            assert request.quality is not None
+            arrays[request.quality][row, slot] = classes
+            arrays["clear_mask"][row, slot] = good
+        arrays["clear"][row, slot] = share
+        assert step.time is not None
+        arrays["acquired"][row, slot] = np.datetime64(step.time.astimezone(dt.UTC).replace(tzinfo=None), "s")
+        if "orbit" in arrays:
+            arrays["orbit"][row, slot] = ORBITS[step.orbit or "unknown"]
+        return True
+
+
+class _Tally:
+    """What becomes of the dates of one chip."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.seen = 0
+        self.dropped: dict[str, int] = {}
+
+    def add(self, step: Step, seen: bool, used: bool, enough: bool) -> None:
+        if not seen:
+            return
+        self.seen += 1
+        if used:
+            self.steps.append(step)
+        else:
+            reason = "not chosen" if enough else "not clear enough"
+            self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def record(self, clear: float, scenes: tuple[str, ...]) -> CubeRecord:
+        dates = tuple(step.time for step in self.steps if step.time is not None)
+        return CubeRecord(dates, scenes, clear, self.seen, self.dropped)
+
+
+def _valid(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """True where a pixel of the main variable is not void."""
+    valid: npt.NDArray[np.bool_] = ~np.isnan(pixels) if pixels.dtype.kind == "f" else pixels != 0
+    return valid
+
+
+def _in_threads(work: Callable[[int], None], items: Iterable[int]) -> None:
+    """Run on all cores: what is run here spends its time outside the GIL."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(work, items):
+            pass
+
+
+def _methods(request: CubeRequest, scenes: Sequence[Scene]) -> dict[str, str]:
+    """Resampling of every band, from the pixel size of the first scene (by id) that has it."""
+    asked = dict(request.resampling)
+    found: dict[str, float] = {}
+    for scene in sorted(scenes, key=lambda scene: scene.id):
+        for asset in scene.assets:
+            if asset.band not in found:
+                found[asset.band] = _pixel_m(asset)
+    methods = {
+        band: resampling_for(request.kind, asked.get(band), source_m=found.get(band), target_m=request.resolution_m)
+        for band in request.bands
+    }
+    if request.quality is not None:
+        methods[request.quality] = resampling_for(
+            "classes",
+            asked.get(request.quality),
+            source_m=found.get(request.quality),
+            target_m=request.resolution_m,
+        )
+    return methods
+
+
+METRES_PER_DEGREE = 111_320
+"""Along a meridian and the equator; enough to tell coarser from finer."""
+
+
+def _pixel_m(asset: Asset) -> float:
+    """Side of a pixel in metres, from south to north."""
+    step = abs(asset.transform[4])
+    return step * METRES_PER_DEGREE if asset.epsg == 4326 else step
+
+
+def _chip_places(window: Window, size_px: int, resolution_m: float) -> list[shapely.Geometry]:
+    """Outlines of the chips of a window, EPSG:4326."""
+    from pyproj import Transformer
+
+    corners = np.array(window.corners, float)
+    left, top = window.bounds[0] + corners[:, 1] * resolution_m, window.bounds[3] - corners[:, 0] * resolution_m
+    side = size_px * resolution_m
+    x = left[:, None] + np.array([0, side, side, 0])
+    y = top[:, None] - np.array([0, 0, side, side])
+    lon, lat = Transformer.from_crs(window.epsg, 4326, always_xy=True).transform(x, y)
+    return [shapely.Polygon(np.column_stack(ring)) for ring in zip(lon, lat, strict=True)]
