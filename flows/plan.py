@@ -212,7 +212,8 @@ def make_plan(recipe: Recipe, area: Area, locked: Sequence[LockedItem]) -> Plan:
     )
     per_shard = recipe.store.shard_chips
     if per_shard == "auto":
-        per_shard = auto_per_shard(recipe.grid.side_px, _bytes_per_chip(requests, labels, recipe.grid.side_px), SHARD_BUDGET_BYTES)
+        side = recipe.grid.side_px
+        per_shard = auto_per_shard(side, _bytes_per_chip(requests, labels, side), SHARD_BUDGET_BYTES)
     shards = lay_shards(area.chips, per_shard)
     position = {chip: index for index, chip in enumerate(area.chips)}
     order = np.array([position[chip] for shard in shards for chip in shard.chips])
@@ -314,8 +315,10 @@ def _layout(
                 dims=variable.dims,
                 shape=variable.shape,
                 dtype=variable.dtype,
-                fill=variable.fill,
+                fill=0 if variable.fill is None else variable.fill,
                 attrs=dict(variable.attrs),
+                # Only measured bands: a class layer with a _FillValue would be decoded to floats, and 0 is its own class.
+                void=variable.name == request.variable,
             )
             for variable in variables(request)
         ]
