@@ -9,6 +9,7 @@ import pytest
 from pytest_socket import SocketConnectBlockedError
 
 
+@pytest.mark.filterwarnings("ignore:A test tried to use socket:UserWarning")
 def test_a_socket_to_anywhere_else_is_refused() -> None:
     # 0.0.0.0 is not on the list of allowed hosts, and were it let through, Linux would take it for loopback.
     with pytest.raises(SocketConnectBlockedError):
