@@ -468,7 +468,7 @@ def survey(
             q += 1
         kind = kinds[j, i, k, q]
         p = k * 3 + q
-        fine = fbm(px / 230.0, py / 230.0, 4, seed + TEXTURE)
+        fine = fbm(px / 260.0, py / 260.0, 3, seed + TEXTURE)
         texture[n] = fine
         vary[n] = chance(bi * 16 + p, bj, seed + VARY)
         field[n] = 0

@@ -276,23 +276,26 @@ def colours(day: int, south: bool = False) -> NDArray[np.float32]:
                     # Members differ in how dark their soil is, by their bits rather than by their order.
                     spectrum = spectrum * (0.72 + 0.5 * ((k * 7) % BINS) / BINS)
                 total += share * spectrum
-            table[surface, k] = total * (0.93 + 0.14 * ((k * 11) % BINS) / BINS)
+            if surface >= land.CROP or surface in (land.TILED_ROOF, land.FLAT_ROOF):
+                # One bright parcel beside a dark one; where members blend into each other, the order must stay.
+                total *= 0.93 + 0.14 * ((k * 11) % BINS) / BINS
+            table[surface, k] = total
     table.setflags(write=False)
     return table
 
 
 UNEVEN = np.zeros(land.SURFACES, np.float32)
 """How much the smooth texture brightens or darkens a surface, as a share."""
-UNEVEN[:] = 0.10
-UNEVEN[land.CROP :] = 0.22
-UNEVEN[[land.BROADLEAF, land.CONIFER]] = 0.16
-UNEVEN[[land.MEADOW, land.SHRUB, land.WETLAND]] = 0.24
+UNEVEN[:] = 0.08
+UNEVEN[land.CROP :] = 0.14
+UNEVEN[[land.BROADLEAF, land.CONIFER]] = 0.10
+UNEVEN[[land.MEADOW, land.SHRUB, land.WETLAND]] = 0.14
 UNEVEN[[land.RIVER, land.LAKE]] = 0.15
 GRAIN = np.zeros(land.SURFACES, np.float32)
 """The same for the grain of single crowns, gables and furrows: it differs from pixel to pixel."""
-GRAIN[:] = 0.015
-GRAIN[[land.BROADLEAF, land.CONIFER]] = 0.055
-GRAIN[[land.SHRUB, land.GARDEN, land.WETLAND]] = 0.04
+GRAIN[:] = 0.004
+GRAIN[[land.BROADLEAF, land.CONIFER]] = 0.035
+GRAIN[[land.SHRUB, land.GARDEN, land.WETLAND]] = 0.025
 GRAIN[[land.TILED_ROOF, land.FLAT_ROOF, land.ROAD]] = 0.05
 
 
@@ -434,6 +437,7 @@ def render(
     row0: int,
     offset_dn: int,
     noise_dn: float,
+    step_dn: int,
     out: np.ndarray,
     scl: np.ndarray,
 ) -> None:
@@ -468,7 +472,7 @@ def render(
             noise = mix(col0 + c, row0 + r, seed)
             light *= 1.0 + grain[s] * bell(col0 + c, row0 + r, 31)
             if cloud > 0.0:
-                thick = 0.86 + 0.22 * fbm(px / 700.0, py / 700.0, 4, seed + 32)
+                thick = 0.86 + 0.16 * fbm(px / 900.0, py / 900.0, 3, seed + 32)
             else:
                 thick = 1.0
             paved = road[r, c]
@@ -481,8 +485,8 @@ def render(
                 value_b *= 1.0 - shadow * (1.0 - skylight[band])
                 value_b += cirrus * haze[band]
                 value_b += cloud * (cloud_colour[band] * thick - value_b)
-                dn = value_b * 10000.0 + noise_dn * bell(noise, band, 17) + offset_dn
-                out[b, r, c] = min(max(int(dn + 0.5), 1), 65535)
+                dn = math.floor((value_b * 10000.0 + noise_dn * bell(noise, band, 17)) / step_dn + 0.5) * step_dn
+                out[b, r, c] = min(max(dn + offset_dn, 1), 65535)
             scl[r, c] = _scl_of(
                 s, table[s, k, 7] * (1.0 - paved), table[s, k, 3], cloud, cirrus, shadow, snow, lit[r, c]
             )

@@ -1,7 +1,7 @@
 """Sentinel-1 RTC: gamma nought in linear power, with speckle, from passes of both directions.
 
 As in the real collection the grid of a scene is nobody else's: its origin is off every whole metre, and differs from
-scene to scene. Values are rounded to 7 bits of mantissa (0.03 dB, a twentieth of the speckle), or the files would not
+scene to scene. Values are rounded to 5 bits of mantissa (0.07 dB, a thirtieth of the speckle), or the files would not
 compress at all.
 """
 
@@ -100,7 +100,7 @@ def passes(spec: WorldSpec) -> tuple[Pass, ...]:
         shift = (10 * chance(index, 1, seed), 10 * chance(index, 2, seed))
         snapped = (round(shift[0] * 64) / 64, round(shift[1] * 64) / 64)
         raster = utm_cover(
-            spec, (-0.06, 1.06), zone_of(spec, 0.2 if ascending else 0.8), snap_m=10.0, shift=snapped
+            spec, (-0.04, 1.04), zone_of(spec, 0.2 if ascending else 0.8), snap_m=10.0, shift=snapped
         )
         result.append(
             Pass(
@@ -170,9 +170,9 @@ def echo(
 
 
 def rounded(power: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same numbers with 7 bits of mantissa, rounded to nearest; exact for 0 and NODATA."""
+    """The same numbers with 5 bits of mantissa, rounded to nearest; exact for 0 and NODATA."""
     bits = power.view(np.uint32)
-    result: NDArray[np.float32] = ((bits + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
+    result: NDArray[np.float32] = ((bits + np.uint32(0x20000)) & np.uint32(0xFFFC0000)).view(np.float32)
     return result
 
 

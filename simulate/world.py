@@ -34,7 +34,7 @@ class WorldSpec:
 
     seed: Annotated[int, Ge(0)] = 7
     """Every hill, field and cloud hangs on it."""
-    size_px: Annotated[int, Ge(64), Le(20_000)] = 960
+    size_px: Annotated[int, Ge(64), Le(20_000)] = 720
     """Side of the square area in pixels of 10 m."""
     lon: float = 18.0
     """Centre of the area, degrees east. 18.0 lies where the UTM zones 33 and 34 meet."""
@@ -48,7 +48,10 @@ class WorldSpec:
     """Days between two acquisitions. Every second one is of the neighbouring orbit, three days later."""
     bands: tuple[str, ...] = OPTICAL_BANDS
     """Sentinel-2 bands to write, by the names of the instrument. SCL always comes along."""
-    overlap: Annotated[float, Gt(0), Le(1)] = 0.25
+    step_dn: Annotated[int, Ge(1), Le(100)] = 8
+    """Reflectance is rounded to so many digital numbers (1 is 0.0001): 8 halves the files and is below the noise of the
+    real sensor, 1 gives a decoder as much to do as the real archive."""
+    overlap: Annotated[float, Gt(0), Le(1)] = 0.2
     """Share of the area's width that both Sentinel-2 tiles cover; 1.0 gives two complete tiles."""
     cloudiness: Annotated[float, Ge(0), Le(1)] = 0.35
     """Mean share of clouded ground. 0 means no cloud at all; otherwise one date in eight is fully clouded."""

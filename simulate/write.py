@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 STRIPE = 512
 """Rows that are computed at a time."""
-NOISE_DN = 6.0
+NOISE_DN = 4.0
 """Deviation of the sensor's noise in digital numbers."""
 
 
@@ -172,7 +172,7 @@ def _write_scene(
                     table, optical.UNEVEN, optical.GRAIN, bands, np.array(optical.CLOUD), np.array(optical.HAZE),
                     np.array(optical.SKYLIGHT), sky.seed, sky.level, sky.cirrus_level, sky.shift_x, sky.shift_y,
                     sky.edge_x, sky.snow_line, round(raster.x0 / size), -round(raster.y0 / size) + row,
-                    acquisition.offset_dn, NOISE_DN, out, scl,
+                    acquisition.offset_dn, NOISE_DN, spec.step_dn, out, scl,
                 )  # fmt: skip
                 for write, pixels in zip(outputs, out, strict=True):
                     write(row, pixels)
