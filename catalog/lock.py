@@ -27,7 +27,8 @@ _TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
 _TEXTS = ("platform", "constellation", "grid:code", "sat:orbit_state", "s2:processing_baseline", "processing:version")
 _NUMBERS = ("eo:cloud_cover", "gsd", "view:sun_elevation", "view:sun_azimuth")
 _COUNTS = ("sat:relative_orbit", "sat:absolute_orbit")
-_LIBRARY = "scenes.parquet"
+_PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_FILE = "scenes.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +81,15 @@ def read_lock(data: bytes) -> tuple[LockedItem, ...]:
     try:
         table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(_LIBRARY, f"is not a Parquet file, or is damaged: {error}") from error
+        raise StoreError(_FILE, f"is not a Parquet file, or is damaged: {error}") from error
     missing = [name for name in ("id", "assets", "curate:source", "curate:bands") if name not in table.column_names]
     if missing:
-        raise StoreError(_LIBRARY, f"is not a lock of curate: columns {', '.join(missing)} are missing")
+        raise StoreError(_FILE, f"is not a lock of curate: columns {', '.join(missing)} are missing")
     with no_collector():
         return tuple(_rows(table.combine_chunks()))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
-
-_ASSET_FIELDS = ("href", "type", "title", "roles", "proj:code", "proj:transform", "proj:shape", "file:size")
 
 
 def _item_columns(rows: Sequence[LockedItem], footprints: Sequence[Any]) -> dict[str, pa.Array]:
@@ -102,9 +101,7 @@ def _item_columns(rows: Sequence[LockedItem], footprints: Sequence[Any]) -> dict
     link = pa.struct([("href", pa.string()), ("rel", pa.string()), ("type", pa.string()), ("title", pa.string())])
     return {
         "stac_version": pa.array([str(row.item.get("stac_version", "1.1.0")) for row in rows], pa.string()),
-        "stac_extensions": pa.array(
-            [list(row.item.get("stac_extensions") or ()) for row in rows], pa.list_(pa.string())
-        ),
+        "stac_extensions": pa.array([_extensions(row) for row in rows], pa.list_(pa.string())),
         "id": pa.array([str(row.item["id"]) for row in rows], pa.string()),
         "geometry": pa.array(
             [None if geometry is None else shapely.to_wkb(geometry) for geometry in footprints], pa.binary()
@@ -117,6 +114,12 @@ def _item_columns(rows: Sequence[LockedItem], footprints: Sequence[Any]) -> dict
         "assets": _asset_column(rows),
         "collection": pa.array([row.item.get("collection") for row in rows], pa.string()),
     }
+
+
+def _extensions(row: LockedItem) -> list[str]:
+    """The item's extensions, and the projection extension in which we write the grids of its assets."""
+    declared = [str(one) for one in row.item.get("stac_extensions") or ()]
+    return declared if row.scene is None else [*(one for one in declared if "/projection/" not in one), _PROJECTION]
 
 
 def _links(item: Mapping[str, Any]) -> list[dict[str, str]]:

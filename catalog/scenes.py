@@ -189,7 +189,7 @@ def _header(item: Item, band: str, key: str, signing: str | None) -> tuple[int, 
         # EMPTY_DIR: GDAL would otherwise list the folder of every remote file.
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(sign(href, signing)) as file:
             crs, transform, shape = file.crs, file.transform, file.shape
-    except RasterioError as error:
+    except (RasterioError, OSError) as error:
         why = f"the item says no projection, and its file {href} cannot be opened to find it: {error}"
         raise ReadError(str(item["id"]), band, why) from error
     epsg = crs.to_epsg() if crs else None

@@ -15,11 +15,15 @@ def sign(href: str, scheme: str | None) -> str:
     """The address to open now. ``scheme`` None gives ``href`` back as it is.
 
     ``planetary-computer`` adds a token, cached per container and renewed when less than a minute is left.
+
+    Raises:
+        CatalogError: no such scheme.
+        OSError: the token service does not answer, also after several attempts.
     """
     if scheme is None:
         return href
     if scheme != "planetary-computer":
-        raise CatalogError(f"signing scheme '{scheme}'", "is not known; known is: planetary-computer")
+        raise CatalogError("catalog", f"signing scheme '{scheme}' is not known; there is: planetary-computer")
     import planetary_computer
 
     with _ONE_AT_A_TIME:

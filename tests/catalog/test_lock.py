@@ -29,15 +29,20 @@ TIMES = st.datetimes(dt.datetime(1999, 1, 1), dt.datetime(2100, 1, 1), timezones
 
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
+    # Layers of one file share its key, and with it address and grid.
+    grid = st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+    files = {key: (draw(grid), draw(st.integers(1, 10980))) for key in ("image", "B04", "odd key")}
+
     def asset(band: str) -> Asset:
-        a, b, c, d, e, f = draw(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS))
+        key = draw(st.sampled_from(sorted(files)))
+        transform, width = files[key]
         return Asset(
             band=band,
-            key=draw(st.sampled_from(["image", "B04", f"key {band}"])),
-            href="https://example.com/one.tif",  # several layers of one file share the key, so they share the rest
+            key=key,
+            href=f"https://example.com/{key}.tif",
             epsg=32633,
-            transform=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0) if draw(st.just(True)) else (a, b, c, d, e, f),
-            shape=(10980, 5490),
+            transform=transform,
+            shape=(10980, width),
             dtype=draw(st.sampled_from(["uint16", "float32"])),
             nodata=draw(st.none() | NUMBERS),
             layer=draw(st.integers(1, 4)),
@@ -80,7 +85,7 @@ def locked_items(draw: st.DrawFn) -> LockedItem:
         "stac_version": "1.1.0",
         "id": scene.id,
         "collection": draw(st.none() | WORDS),
-        "geometry": shapely.geometry.mapping(scene.footprint),
+        "geometry": json.loads(shapely.to_geojson(scene.footprint)),
         "properties": properties,
         "links": [{"rel": "self", "href": "https://example.com"}, {"rel": "next", "href": "x", "body": {"a": 1}}],
         "assets": assets,
@@ -89,8 +94,8 @@ def locked_items(draw: st.DrawFn) -> LockedItem:
     return LockedItem(item, scene.source, "dropped" if dropped else "used", draw(WORDS) if dropped else "", scene)
 
 
-@settings(max_examples=60)
-@given(rows=st.lists(locked_items(), max_size=5))
+@settings(max_examples=30)
+@given(rows=st.lists(locked_items(), max_size=4))
 def test_scenes_come_back_from_the_lock_alone(rows: list[LockedItem]) -> None:
     data = lock_bytes(rows)
     read = read_lock(data)
@@ -173,12 +178,11 @@ def test_a_dropped_item_without_a_scene_keeps_its_reason(s2_item: Callable[..., 
     assert scenes_from_lock([row], "s2") == ()
 
 
-@pytest.mark.parametrize("cut", [0, 4, -9, 0.5])
-def test_a_damaged_lock_is_refused(s2_item: Callable[..., Item], cut: float) -> None:
+@pytest.mark.parametrize("cut", [0, 4, 1000, -9])
+def test_a_damaged_lock_is_refused(s2_item: Callable[..., Item], cut: int) -> None:
     data = lock_bytes([LockedItem(s2_item(), "s2", "dropped", "x")])
-    at = int(len(data) * cut) if isinstance(cut, float) else cut
     with pytest.raises(StoreError, match="not a Parquet file, or is damaged"):
-        read_lock(data[:at])
+        read_lock(data[:cut])
 
 
 def test_another_parquet_file_is_not_taken_for_a_lock() -> None:

@@ -127,9 +127,7 @@ def test_a_band_that_no_item_has_is_an_error(
     tmp_path: Path, s2_item: Callable[..., Item], write_catalog: Callable[..., Path]
 ) -> None:
     where = write_catalog(tmp_path / "c", [s2_item(0), s2_item(1)])
-    with pytest.raises(
-        CatalogError, match=r"none of the 2 items of sentinel-2-l2a has all of red, nir09.*B04, B08, B05"
-    ):
+    with pytest.raises(CatalogError, match=r"none of the 2 items of .* has all of red, nir09.*It has: B04, B08"):
         rows_of(where, bands=["red", "nir09"])
 
 
@@ -196,11 +194,3 @@ def test_the_options_are_checked_by_pydantic() -> None:
             adapter.validate_python(bad)
     schema = adapter.json_schema()
     assert all("description" in field for field in schema["properties"].values())
-
-
-def test_a_signing_scheme_that_nobody_knows_is_refused() -> None:
-    from catalog.signing import sign
-
-    assert sign("s3://bucket/x.tif", None) == "s3://bucket/x.tif"
-    with pytest.raises(CatalogError, match="signing scheme 'x'"):
-        sign("https://example.com/x.tif", "x")
