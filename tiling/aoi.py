@@ -6,6 +6,7 @@ its edges, so that what was straight there lies on the right ground here.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -52,8 +53,7 @@ class Aoi:
     """An area on the earth, with the name that the dataset takes from it.
 
     Raises:
-        AoiError: The geometry is empty, no polygon, invalid, beyond ±180° or 80°S to 84°N, or a part of it is wider
-            than 180°.
+        AoiError: The geometry is empty, no polygon, invalid, or beyond ±180° or 80°S to 84°N.
     """
 
     name: str
@@ -86,9 +86,9 @@ def read_aoi(source: str | Path, name: str | None = None) -> Aoi:
     """
     what = str(source)
     path = Path(source)
-    if _is_there(path):
+    if _is_there(path, what):
         geometries, crs = _read_file(path, what)
-        stem = path.name.split(".")[0] or path.name
+        stem = path.stem
     elif isinstance(source, str) and (match := _BBOX.fullmatch(source)):
         minx, miny, maxx, maxy = (float(number) for number in match.groups())
         geometries, crs, stem = [_box(what, minx, miny, maxx, maxy)], None, "bbox"
@@ -99,20 +99,53 @@ def read_aoi(source: str | Path, name: str | None = None) -> Aoi:
         raise AoiError(
             what, f"there is no such file; give a vector file, a WKT polygon or a bounding box ({_BBOX_ORDER})"
         )
-    geometry = _joined(geometries, what)
-    if crs is not None:
+    return Aoi(name or stem, _area(geometries, crs, what))
+
+
+def read_aoi_document(document: bytes, name: str = "region") -> Aoi:
+    """The area of interest that the bytes of a GeoJSON file describe, as ``read_aoi`` reads it from the file.
+
+    Raises:
+        AoiError: As ``read_aoi``.
+    """
+    try:
+        text = document.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AoiError(name, f"cannot be read as text: {error}; wanted is GeoJSON in UTF-8") from error
+    geometries, crs = _read_geojson(text, name)
+    return Aoi(name, _area(geometries, crs, name))
+
+
+def _area(geometries: list[BaseGeometry], crs: CRS | None, what: str) -> BaseGeometry:
+    """Geometries of a CRS (None: longitude and latitude) as one that an Aoi takes."""
+    parts = _parts(geometries, what)
+    # Lon/lat stays untouched: degrees to radians and back would change the last bit.
+    lonlat = crs is None or crs.to_authority() in {("EPSG", "4326"), ("OGC", "CRS84")}
+    if lonlat:
+        # Before neighbours become one: an area as wide as the world may come in parts.
+        _require_narrow(parts, what)
+    # A single part stays as it was drawn, to the last bit.
+    geometry = parts[0] if len(parts) == 1 else shapely.union_all(parts)
+    if crs is not None and not lonlat:
         geometry = _to_lonlat(geometry, crs, what)
+        # Before its validity: what is torn apart at the antimeridian crosses itself, too, and is not to be mended.
+        _require_narrow(shapely.get_parts(geometry), what)
+        if not geometry.is_valid:
+            # It was valid as drawn: edges closer to each other than their new points are to the true line have crossed.
+            geometry = _only_polygons(shapely.make_valid(geometry))
     problem = _problem(geometry)
     if problem:
         raise AoiError(what, problem)
-    return Aoi(name or stem, geometry)
+    return geometry
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: Path, what: str) -> bool:
     try:
         return path.exists()
-    except OSError:  # a WKT text is longer than a file name may be
-        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a WKT text is longer than a file name may be
+            return False
+        raise AoiError(what, f"cannot be looked at: {error.strerror}; check the permissions of its folders") from error
 
 
 def _box(what: str, minx: float, miny: float, maxx: float, maxy: float) -> BaseGeometry:
@@ -178,7 +211,8 @@ def _read_geojson(text: str, what: str) -> tuple[list[BaseGeometry], CRS | None]
         raise AoiError(what, f"is not valid JSON: {error}; wanted is GeoJSON") from error
     kind = document.get("type") if isinstance(document, dict) else None
     if kind == "FeatureCollection":
-        members = [feature.get("geometry") for feature in document.get("features") or ()]
+        features = document.get("features") or ()
+        members = [feature.get("geometry") if isinstance(feature, dict) else feature for feature in features]
     elif kind == "Feature":
         members = [document.get("geometry")]
     elif kind in _GEOMETRIES:
@@ -199,9 +233,10 @@ def _read_geojson(text: str, what: str) -> tuple[list[BaseGeometry], CRS | None]
     if crs is None:
         return geometries, None
     # The CRS member of GeoJSON 2008; RFC 7946 dropped it, and files in metres still carry it.
-    crs_name = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None
-    if crs_name is None:
-        raise AoiError(what, f"its 'crs' member {crs!r} names no CRS; write the file in EPSG:4326")
+    try:
+        crs_name = crs["properties"]["name"]
+    except (KeyError, TypeError):
+        raise AoiError(what, f"its 'crs' member {crs!r} names no CRS; write the file in EPSG:4326") from None
     return geometries, _crs(crs_name, what)
 
 
@@ -236,9 +271,9 @@ def _layer(path: Path, what: str) -> str:
     raise AoiError(what, "holds no layer with geometries; an area needs polygons")
 
 
-def _joined(geometries: list[BaseGeometry], what: str) -> BaseGeometry:
-    """All polygons as one (Multi)Polygon, in the CRS they came in."""
-    parts = shapely.get_parts(shapely.force_2d(geometries))
+def _parts(geometries: list[BaseGeometry], what: str) -> npt.NDArray[np.object_]:
+    """All polygons, each valid, in the CRS they came in."""
+    parts: npt.NDArray[np.object_] = shapely.get_parts(shapely.force_2d(geometries))
     # Collections may hold collections.
     while (shapely.get_type_id(parts) == shapely.GeometryType.GEOMETRYCOLLECTION).any():
         parts = shapely.get_parts(parts)
@@ -258,7 +293,24 @@ def _joined(geometries: list[BaseGeometry], what: str) -> BaseGeometry:
     invalid = parts[~shapely.is_valid(parts)]
     if len(invalid):
         raise AoiError(what, _invalid(invalid[0]))
-    return shapely.union_all(parts)
+    return parts
+
+
+def _only_polygons(geometry: BaseGeometry) -> BaseGeometry:
+    parts = shapely.get_parts(geometry)
+    return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
+
+
+def _require_narrow(parts: npt.NDArray[np.object_], what: str) -> None:
+    bounds = shapely.bounds(parts)
+    widest = float((bounds[:, 2] - bounds[:, 0]).max())
+    # Only degrees: metres are told apart with a sentence of their own.
+    if widest > 180 and abs(bounds).max() <= 360:
+        raise AoiError(
+            what,
+            f"has a part that is {widest:g}° wide, so it probably crosses the antimeridian; {_SPLIT_HINT}. "
+            "An area that really is that wide: cut it into parts narrower than 180°",
+        )
 
 
 def _require_finite(parts: npt.NDArray[np.object_], what: str) -> None:
@@ -314,13 +366,6 @@ def _problem(geometry: BaseGeometry) -> str | None:
         return f"has {extent}: it reaches beyond ±180°, the antimeridian; {_SPLIT_HINT}"
     if not geometry.is_valid:
         return _invalid(geometry)
-    bounds = shapely.bounds(shapely.get_parts(geometry))
-    widest = float((bounds[:, 2] - bounds[:, 0]).max())
-    if widest > 180:
-        return (
-            f"has a part that is {widest:g}° wide, so it probably crosses the antimeridian; {_SPLIT_HINT}. "
-            "An area that really is that wide: cut it into parts narrower than 180°"
-        )
     if miny < SOUTH_END or maxy > NORTH_END:
         return (
             f"reaches from latitude {miny:g}° to {maxy:g}°, and UTM grids cover 80°S to 84°N; "

@@ -46,9 +46,9 @@ _EXCEPTIONS: tuple[tuple[float, float, float, float, int], ...] = (
     (33, 72, 42, 84, 37),
 )
 
-# Edges are drawn straight in degrees but curved in metres. With a point every 0.02° (2.2 km) a parallel is off by
-# 0.1 m at 48° and by less than 1 m at 84°.
-_DENSIFY_DEG = 0.02
+# Edges are drawn straight in degrees but curved in metres. With a point every 0.005° (370 m along a parallel at 48°)
+# they are off by 3 mm there, s² tan(lat) / 8R.
+_DENSIFY_DEG = 0.005
 
 # Two areas that agree to this share are the same area: projecting there and back costs about a nanometre.
 _SAME_AREA = 1e-9
@@ -179,7 +179,7 @@ def zone_of(lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.int32]:
     for minlon, minlat, maxlon, maxlat, number in _EXCEPTIONS:
         # 84°N closes the map: nothing lies above that could own it.
         below = (y < maxlat) | (y == NORTH_END)
-        zone[(x >= minlon) & (x < maxlon) & (y >= minlat) & below] = number
+        zone = np.where((x >= minlon) & (x < maxlon) & (y >= minlat) & below, number, zone)
     epsg: npt.NDArray[np.int32] = (np.where(y < 0, 32700, 32600) + zone).astype("int32")
     return epsg
 
@@ -288,7 +288,11 @@ def _area_in_zone(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
     # every area of interest.
     minlon, minlat, maxlon, maxlat = zone_area(epsg).bounds
     near = shapely.intersection(geometry, shapely.box(minlon - 0.5, minlat - 0.5, maxlon + 0.5, maxlat + 0.5))
-    return _polygonal(shapely.intersection(_projected(_polygonal(near), epsg), _zone_area_m(epsg)))
+    part = _projected(_polygonal(near), epsg)
+    if not part.is_valid:
+        # Edges that are straight in degrees and millimetres apart may cross as polylines in metres.
+        part = _polygonal(shapely.make_valid(part))
+    return _polygonal(shapely.intersection(part, _zone_area_m(epsg)))
 
 
 def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
