@@ -39,8 +39,9 @@ class LabelSpec:
     """A land-cover product known by name and found through STAC: `esa-worldcover`, `io-lulc-annual-v02` …"""
     attribute: str | None = None
     """Vector: the column that holds the class. Without it every polygon is class 1."""
-    classes: Mapping[ClassValue, Code] | None = None
-    """Vector: value of the class column to code. Without it the sorted values of the whole file become 1, 2, 3 …"""
+    classes: Mapping[ClassValue, Code | None] | None = None
+    """Vector: value of the class column to code, or to null to leave it unlabelled; `'*'` stands for all values not
+    listed. Without it the sorted values of the whole file become 1, 2, 3 …"""
     layer: str | None = None
     """Vector: layer of the file, needed when it has several (OSM PBF: `multipolygons`)."""
     all_touched: bool = False
@@ -56,7 +57,7 @@ class LabelSpec:
     nodata: int | None = None
     """Raster, product: value that means "no label" in the files, instead of what they say themselves."""
     year: int | None = None
-    """Product: the year of the map. Without it the newest one the product has."""
+    """Product: the year of the map. Without it the newest one we know of; years are never mixed in one label."""
     catalog: str | None = None
     """Product: STAC API or static catalog to find it in, instead of the build's own."""
 
@@ -81,6 +82,9 @@ class LabelSpec:
             raise ValueError(f"product {self.product!r} is not known; known are {', '.join(sorted(PRODUCTS))}")
         if self.product is not None and self.legend is not None:
             raise ValueError(f"product {self.product} brings its own legend; leave legend out, or use raster")
+        if self.product is not None and self.year is None:
+            # Written into the spec, so that the recipe beside the store says which map it was.
+            object.__setattr__(self, "year", PRODUCTS[self.product].years[-1])
 
     def _check_vector(self) -> None:
         if self.nodata is not None:

@@ -1,0 +1,170 @@
+"""Polygons onto pixels. They are projected once per zone and then drawn window by window, always the same.
+
+Edges are straight in the CRS of the file, which is not straight in a UTM zone; so long ones get vertices in between
+before they are projected. What a pixel gets depends on the polygons alone, never on the window around it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiling.shards import Window
+
+if TYPE_CHECKING:
+    import pyproj
+
+MAX_EDGE_M = 1000.0
+"""Longest edge that is projected by its ends alone. At 70° north a parallel of 1 km bends by 5 cm in UTM."""
+
+EARTH_RADIUS_M = 6_371_000.0
+
+SNAP_PX = 1e-6
+"""A window whose corner is nearer than this to a whole pixel of the zone lies on it: 0.1 m × 256 is not exact."""
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """Polygons in the order they are drawn, as flat arrays: small to pickle and ready to burn."""
+
+    crs: str
+    """WKT."""
+    codes: NDArray[np.uint16]
+    """One for each polygon."""
+    polygons: NDArray[np.int64]
+    """Polygon i has the rings ``polygons[i]`` to ``polygons[i + 1]``; the first one is its shell."""
+    rings: NDArray[np.int64]
+    """Ring j has the vertices ``rings[j]`` to ``rings[j + 1]``; the last repeats the first."""
+    xy: NDArray[np.float64]
+    """Vertices (n, 2) in units of the CRS, x or longitude first."""
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def bounds(self) -> NDArray[np.float64]:
+        """(minx, miny, maxx, maxy) of each polygon, (n, 4)."""
+        if not len(self):
+            return np.empty((0, 4))
+        start = self.rings[self.polygons[:-1]]
+        return np.concatenate([np.minimum.reduceat(self.xy, start), np.maximum.reduceat(self.xy, start)], axis=1)
+
+    def subset(self, keep: NDArray[np.intp]) -> Polygons:
+        """Polygons at these positions, in this order."""
+        rings = _runs(self.polygons, keep)
+        vertices = _runs(self.rings, rings)
+        return Polygons(
+            crs=self.crs,
+            codes=self.codes[keep],
+            polygons=_offsets(np.diff(self.polygons)[keep]),
+            rings=_offsets(np.diff(self.rings)[rings]),
+            xy=self.xy[vertices],
+        )
+
+
+def pack(geometries: NDArray[np.object_], codes: NDArray[np.uint16], crs: pyproj.CRS) -> Polygons:
+    """Flat arrays from shapely polygons and multipolygons (valid, not empty), with vertices added along long edges."""
+    import shapely
+
+    parts, owner = shapely.get_parts(geometries, return_index=True)
+    limit = max_edge(crs)
+    # Cheap to decide, dear to do: a polygon whose box is small has no long edge.
+    box = shapely.bounds(parts)
+    long = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) > limit
+    if long.any():
+        parts = parts.copy()
+        parts[long] = shapely.segmentize(parts[long], limit)
+    # get_rings keeps the order shell, holes; to_ragged_array would need all parts to be of one type.
+    rings, ring_owner = shapely.get_rings(parts, return_index=True)
+    xy = shapely.get_coordinates(rings)
+    return Polygons(
+        crs=crs.to_wkt(),
+        codes=codes[owner],
+        polygons=_offsets(np.bincount(ring_owner, minlength=len(parts))),
+        rings=_offsets(shapely.get_num_coordinates(rings)),
+        xy=xy,
+    )
+
+
+def max_edge(crs: pyproj.CRS) -> float:
+    """``MAX_EDGE_M`` in units of the CRS (degrees, metres, feet …)."""
+    unit = crs.axis_info[0].unit_conversion_factor  # to metres, or to radians in a geographic CRS
+    return MAX_EDGE_M / EARTH_RADIUS_M / unit if crs.is_geographic else MAX_EDGE_M / unit
+
+
+def project(polygons: Polygons, epsg: int) -> Polygons:
+    """The polygons in a UTM zone, metres; those that the zone cannot hold (the far side of the earth) are left out."""
+    import pyproj
+
+    there = pyproj.CRS.from_epsg(epsg)
+    here = pyproj.CRS.from_wkt(polygons.crs)
+    if here == there or not len(polygons):
+        return polygons
+    x, y = pyproj.Transformer.from_crs(here, there, always_xy=True).transform(polygons.xy[:, 0], polygons.xy[:, 1])
+    moved = Polygons(there.to_wkt(), polygons.codes, polygons.polygons, polygons.rings, np.column_stack([x, y]))
+    finite = np.isfinite(moved.bounds()).all(axis=1)
+    return moved if finite.all() else moved.subset(np.flatnonzero(finite))
+
+
+def rasterize(
+    polygons: Polygons, window: Window, *, fill: int, dtype: str, all_touched: bool = False
+) -> NDArray[np.unsignedinteger[Any]]:
+    """Codes (y, x) of a window, later polygons on top, ``fill`` where none lies.
+
+    Args:
+        polygons: In the zone of the window, see ``project``.
+        window: Any rectangle of pixels; a pixel is the same in every window that has it.
+        fill: Value where no polygon lies.
+        dtype: ``uint8`` or ``uint16``.
+        all_touched: Burn every pixel a polygon touches, not only those whose centre lies inside.
+    """
+    from labels.burn import burn_polygons
+
+    out = np.full(window.shape, fill, dtype)
+    box = polygons.bounds()
+    minx, miny, maxx, maxy = window.bounds
+    near = (box[:, 0] <= maxx) & (box[:, 2] >= minx) & (box[:, 1] <= maxy) & (box[:, 3] >= miny)
+    if not near.any():
+        return out
+    drawn = polygons if near.all() else polygons.subset(np.flatnonzero(near))
+    row0, col0, dy, dx = lattice(window)
+    size = window.resolution_m
+    burn_polygons(
+        out,
+        drawn.codes.astype(dtype),
+        drawn.polygons,
+        drawn.rings,
+        (drawn.xy[:, 0] - dx) / size,
+        (dy - drawn.xy[:, 1]) / size,
+        row0,
+        col0,
+        all_touched,
+    )
+    return out
+
+
+def lattice(window: Window) -> tuple[int, int, float, float]:
+    """Row and column of a window's upper-left pixel, counted in the zone, and the (y, x) in metres of the pixel 0, 0.
+
+    Chips lie on whole pixels from the zone's origin, so their (y, x) is (0, 0); another grid has a constant shift.
+    """
+    minx, _, _, maxy = window.bounds
+    col, row = minx / window.resolution_m, -maxy / window.resolution_m
+    col0, row0 = math.floor(col + 0.5), math.floor(row + 0.5)
+    dx = 0.0 if abs(col - col0) < SNAP_PX else minx - col0 * window.resolution_m
+    dy = 0.0 if abs(row - row0) < SNAP_PX else maxy + row0 * window.resolution_m
+    return row0, col0, dy, dx
+
+
+def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _runs(offsets: NDArray[np.int64], keep: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Positions of all members of the runs ``keep``, in order."""
+    lengths = np.diff(offsets)[keep]
+    shift = np.repeat(offsets[:-1][keep] - _offsets(lengths)[:-1], lengths)
+    return (np.arange(lengths.sum()) + shift).astype(np.intp)
