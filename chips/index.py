@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INDEX = "chips.parquet"
 
-Status = Literal["ok", "empty"]
+Status = Literal["ok", "partial", "empty"]
 
 
 @dataclass(frozen=True, slots=True)

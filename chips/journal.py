@@ -34,9 +34,7 @@ class JournalStore(WrapperStore[Any]):
     def _with_store(self, store: Any) -> Self:
         return type(self)(store, self.documents)
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The document from memory, anything else from storage."""
         if key.endswith(DOCUMENT):
             found = self.documents.get(key)

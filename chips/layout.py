@@ -259,6 +259,10 @@ class Layout:
             ),
         )
 
+    def padded(self) -> Layout:
+        """The same layout with the time axes that shards were written with."""
+        return replace(self, groups=tuple(replace(group, steps=None) for group in self.groups))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back to an equal layout."""
         return {

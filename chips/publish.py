@@ -145,7 +145,7 @@ def _write_coordinates(
     store = JournalStore.over(storage.store, zarr_documents)
 
     def write(path: str, values: list[Any]) -> None:
-        array = zarr.open_array(store, path=f"{STORE}/{path}", mode="r+", config={"write_empty_chunks": False})
+        array = zarr.open_array(store, path=f"{STORE}/{path}", mode="r+", zarr_format=3)
         array[:] = np.array(values, dtype=array.dtype)
 
     for name in CHIP_COORDINATES:
@@ -179,5 +179,3 @@ def _check_name(name: str) -> None:
 
 def _written(key: str, data: bytes) -> Written:
     return Written(key, len(data), hashlib.sha256(data).hexdigest())
-
-

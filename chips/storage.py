@@ -71,9 +71,7 @@ class Storage:
         import obstore
 
         try:
-            found = {
-                meta["path"]: meta["size"] for batch in obstore.list(self.store, prefix or None) for meta in batch
-            }
+            found = {meta["path"]: meta["size"] for batch in obstore.list(self.store, prefix or None) for meta in batch}
         except (obstore.exceptions.BaseError, OSError) as error:
             raise self.failure("the folder cannot be listed", error) from error
         return dict(sorted(found.items()))

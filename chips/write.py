@@ -9,24 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from chips.encode import encode_chunk, encode_shard
 from chips.index import ChipRecord
 from chips.layout import STORE, Layout, Variable, canonical
 from chips.manifest import MANIFEST, Written, written_from
-from chips.metadata import DOCUMENT, chunks, documents
+from chips.metadata import DOCUMENT, chunks
 from chips.storage import Storage, open_storage
 from curate import __version__
 from curate.errors import OutputError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
-
-    from chips.journal import JournalStore
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +37,8 @@ ROOT = f"{STORE}/{DOCUMENT}"
 # What operating systems leave in a folder that a person calls empty.
 _HARMLESS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".directory"}
 
-# Zarr shards encoded at a time. One leaves a core idle while an object is hashed and put, more only cost memory.
-_OBJECTS_AT_ONCE = 2
+# Objects encoded at a time in one shard: each holds its bytes in memory, up to 128 MiB where nothing compresses.
+_OBJECTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,25 +171,16 @@ def write_shard(
         ValueError: The arrays do not fit the layout.
         OutputError: The storage refuses: full, gone, not writable.
     """
-    import obstore
-
-    from chips.journal import JournalStore
-
     _check_shard(build.layout, ordinal, start, arrays, records)
     storage = open_storage(build.url)
-    store = JournalStore.over(storage.store, documents(build.layout))
-    try:
-        with ThreadPoolExecutor(_OBJECTS_AT_ONCE) as pool:
-            tasks = [
-                pool.submit(_write_object, store, variable, where, start, arrays[variable.key])
-                for variable in build.layout.variables
-                for where in _objects(variable, build.layout, len(records))
-            ]
-            for task in tasks:
-                task.result()
-    except (obstore.exceptions.BaseError, OSError) as error:
-        raise storage.failure(f"shard {ordinal} cannot be written", error) from error
-    shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(store.written.values())))
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _OBJECTS_AT_ONCE)) as pool:
+        tasks = [
+            pool.submit(_write_object, storage, variable, build.layout, where, start, arrays[variable.key])
+            for variable in build.layout.variables
+            for where in _objects(variable, build.layout, len(records))
+        ]
+        objects = [written for task in tasks if (written := task.result()) is not None]
+    shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(objects)))
     storage.put(_line_key(ordinal), _line_json(build, shard))
     logger.debug("wrote shard %d: %d chips, %d bytes", ordinal, len(records), shard.stored_bytes)
     return shard
@@ -317,12 +307,26 @@ def _objects(variable: Variable, layout: Layout, n: int) -> Iterator[tuple[slice
 
 
 def _write_object(
-    store: JournalStore, variable: Variable, where: tuple[slice, ...], start: int, array: npt.NDArray[Any]
-) -> None:
-    import zarr
-
-    target = zarr.open_array(store, path=variable.path, mode="r+", config={"write_empty_chunks": False})
-    block: npt.NDArray[np.generic] = array[where]
-    if variable.dtype == "datetime64[s]":
-        block = block.view("int64")
-    target[(slice(start + where[0].start, start + where[0].stop), *where[1:])] = block
+    storage: Storage,
+    variable: Variable,
+    layout: Layout,
+    where: tuple[slice, ...],
+    start: int,
+    array: npt.NDArray[Any],
+) -> Written | None:
+    """Encode and put one object; None where all of it is void, and then an object of an earlier attempt goes."""
+    inner, shape = chunks(variable, layout)
+    block = array[where].view(variable.stored_dtype)
+    if variable.spatial:
+        data = encode_shard(block, inner, shape, variable.stored_fill)
+    else:
+        data = encode_chunk(block, shape, variable.stored_fill)
+    first = [start + where[0].start, *(part.start for part in where[1:])]
+    first += [0] * (len(shape) - len(first))
+    numbers = "/".join(str(position // length) for position, length in zip(first, shape, strict=True))
+    key = f"{variable.path}/c/{numbers}"
+    if data is None:
+        storage.delete([key])
+        return None
+    storage.put(key, data)
+    return Written(key, len(data), hashlib.sha256(data).hexdigest())
