@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 IN_MEMORY_BYTES = 64 << 20
 """A raster up to this size is collected in memory."""
 
+LEVELS = {"deflate": 4, "zstd": 5}
+"""Half the time of the usual levels for 2 % more bytes."""
+
 Rows = Any
 """A call ``write(first_row, array)`` with an array ``(row, col)`` over the raster's whole width."""
 
@@ -65,7 +68,8 @@ def cog(
     raw = path.with_name(f".{path.name}.raw")
     itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[dtype]
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [leftover.unlink(missing_ok=True) for leftover in (part, raw)])
+        for leftover in (part, raw):
+            stack.callback(leftover.unlink, missing_ok=True)
         # The environment of a world does not depend on the caller's: no sidecar files, no threads inside GDAL.
         stack.enter_context(rasterio.Env(GDAL_PAM_ENABLED=False, GDAL_NUM_THREADS="1"))
         if rows * cols * itemsize <= IN_MEMORY_BYTES:
@@ -94,7 +98,7 @@ def cog(
                 blocksize=block_px,
                 compress=compress,
                 predictor="YES",
-                level={"deflate": 6, "zstd": 9}[compress],
+                level=LEVELS[compress],
                 overview_resampling=overviews,
                 bigtiff="IF_SAFER",
             )

@@ -29,9 +29,7 @@ def _transformer(source: int, target: int) -> Transformer:
 
 
 @jit
-def _between(
-    lattice: np.ndarray, fx: np.ndarray, fy: np.ndarray, out: np.ndarray
-) -> None:
+def _between(lattice: np.ndarray, fx: np.ndarray, fy: np.ndarray, out: np.ndarray) -> None:
     for r in range(fy.size):
         j = int(fy[r])
         v = fy[r] - j
@@ -75,7 +73,8 @@ def places(
 def world_to_lonlat(spec: WorldSpec, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """(..., 2) longitude and latitude of world places, rounded to 1e-7 degrees (1 cm), as OpenStreetMap stores them."""
     per_lon, per_lat = spec.m_per_degree
-    return np.round(np.stack([spec.lon + x / per_lon, spec.lat + y / per_lat], axis=-1), 7)
+    lonlat = np.stack([spec.lon + x / per_lon, spec.lat + y / per_lat], axis=-1).astype(np.float64)
+    return np.round(lonlat, 7)
 
 
 def around(spec: WorldSpec, raster: Raster) -> tuple[float, float, float, float]:
@@ -121,7 +120,9 @@ def utm_cover(
     """
     west, south, east, north = spec.lonlat_bounds
     part_west, part_east = west + part[0] * (east - west), west + part[1] * (east - west)
-    minx, miny, maxx, maxy = _transformer(4326, epsg).transform_bounds(part_west, south, part_east, north, densify_pts=21)
+    minx, miny, maxx, maxy = _transformer(4326, epsg).transform_bounds(
+        part_west, south, part_east, north, densify_pts=21
+    )
     x0, y0 = math.floor(minx / snap_m) * snap_m, math.ceil(maxy / snap_m) * snap_m
     cols = math.ceil((maxx - x0) / snap_m) * snap_m / 10
     rows = math.ceil((y0 - miny) / snap_m) * snap_m / 10

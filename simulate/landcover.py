@@ -34,7 +34,12 @@ PER_DEGREE = 12_000
 def landcover_tiles(spec: WorldSpec) -> dict[str, Raster]:
     """Grid of each tile that touches the area, clipped to it, by the name of the tile: ``N48E015``."""
     west, south, east, north = spec.lonlat_bounds
-    west, south, east, north = west - MARGIN_DEGREES, south - MARGIN_DEGREES, east + MARGIN_DEGREES, north + MARGIN_DEGREES
+    west, south, east, north = (
+        west - MARGIN_DEGREES,
+        south - MARGIN_DEGREES,
+        east + MARGIN_DEGREES,
+        north + MARGIN_DEGREES,
+    )
     result = {}
     for lat in range(3 * math.floor(south / 3), math.floor(north) + 1, 3):
         for lon in range(3 * math.floor(west / 3), math.floor(east) + 1, 3):

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # What covers the ground. Values above CROP are crops, in the order of CROPS.
-BROADLEAF, CONIFER, SHRUB, MEADOW, VERGE, GARDEN, WETLAND, RIVER, LAKE, ROAD, TILED_ROOF, FLAT_ROOF, QUARRY = range(1, 14)
+BROADLEAF, CONIFER, SHRUB, MEADOW, VERGE, GARDEN, WETLAND, RIVER, LAKE, ROAD, TILED_ROOF, FLAT_ROOF, QUARRY = range(
+    1, 14
+)
 CROP = 20
 CROPS = (
     "winter_wheat",
@@ -79,7 +81,18 @@ PLOTS = 15
 
 # One number a use of the noise; `seed * SEEDS` keeps the octaves of different worlds apart.
 SEEDS = 4096
-HILLS, RIVER_BEND, RIVER_WIDTH, LAKES, WOODS, TREES, BUSH, BEND_X, BEND_Y, JITTER = 0, 16, 32, 48, 64, 80, 96, 112, 128, 144
+HILLS, RIVER_BEND, RIVER_WIDTH, LAKES, WOODS, TREES, BUSH, BEND_X, BEND_Y, JITTER = (
+    0,
+    16,
+    32,
+    48,
+    64,
+    80,
+    96,
+    112,
+    128,
+    144,
+)
 CUTS, KINDS, ROADS, HAMLET, HOUSE, VARY, TEXTURE, SOIL = 160, 176, 192, 208, 224, 240, 256, 272
 
 
@@ -97,7 +110,7 @@ def river_course(k: int, y: float, seed: int) -> tuple[float, float]:
 @jit
 def river_at(x: float, y: float, seed: int) -> tuple[float, float]:
     """(distance of ``x`` from the middle of the nearest river along the row, half width of that river), metres."""
-    middle, half = river_course(int(math.floor(x / RIVER_EVERY_M + 0.5)), y, seed)
+    middle, half = river_course(math.floor(x / RIVER_EVERY_M + 0.5), y, seed)
     return abs(x - middle), half
 
 
@@ -133,8 +146,8 @@ def shore(i: int, j: int, angle: float, seed: int) -> tuple[float, float]:
 @jit
 def lake_at(x: float, y: float, seed: int) -> tuple[float, bool]:
     """(distance from the middle of the nearest lake as a share of its shore's, on water). Far away the share is 9."""
-    ci = int(math.floor(x / LAKE_EVERY_M))
-    cj = int(math.floor(y / LAKE_EVERY_M))
+    ci = math.floor(x / LAKE_EVERY_M)
+    cj = math.floor(y / LAKE_EVERY_M)
     for j in range(cj - 1, cj + 2):
         for i in range(ci - 1, ci + 2):
             lx, ly, radius = lake_shape(i, j, seed)
@@ -158,7 +171,12 @@ def height_at(x: float, y: float, seed: int) -> float:
     t = min(distance / 3200.0, 1.0)
     valley = t * t * (3.0 - 2.0 * t)
     hills = 0.5 + 0.5 * fbm(x / 5200.0, y / 5200.0, 6, seed + HILLS)
-    return 128.0 + 14.0 * t + valley * 420.0 * hills * hills * (0.45 + 0.55 * hills) + 3.0 * value(x / 310.0, y / 310.0, seed + HILLS + 9)
+    return (
+        128.0
+        + 14.0 * t
+        + valley * 420.0 * hills * hills * (0.45 + 0.55 * hills)
+        + 3.0 * value(x / 310.0, y / 310.0, seed + HILLS + 9)
+    )
 
 
 @jit
@@ -346,7 +364,9 @@ def find_block(nodes: np.ndarray, i: int, j: int, x: float, y: float) -> tuple[i
     for _ in range(64):
         if beside(nodes[j, i, 0], nodes[j, i, 1], nodes[j, i + 1, 0], nodes[j, i + 1, 1], x, y) < 0.0:
             j -= 1
-        elif beside(nodes[j + 1, i, 0], nodes[j + 1, i, 1], nodes[j + 1, i + 1, 0], nodes[j + 1, i + 1, 1], x, y) >= 0.0:
+        elif (
+            beside(nodes[j + 1, i, 0], nodes[j + 1, i, 1], nodes[j + 1, i + 1, 0], nodes[j + 1, i + 1, 1], x, y) >= 0.0
+        ):
             j += 1
         elif beside(nodes[j, i, 0], nodes[j, i, 1], nodes[j + 1, i, 0], nodes[j + 1, i, 1], x, y) >= 0.0:
             i -= 1
@@ -454,8 +474,8 @@ def survey(
         if i < 0 or n % 512 == 0:
             gi = (c * px + s * py) / BLOCK_M
             gj = (-s * px + c * py) / BLOCK_M
-            i = min(max(int(math.floor(gi)) - i0, 0), ni - 1)
-            j = min(max(int(math.floor(gj)) - j0, 0), nj - 1)
+            i = min(max(math.floor(gi) - i0, 0), ni - 1)
+            j = min(max(math.floor(gj) - j0, 0), nj - 1)
         i, j = find_block(nodes, i, j, px, py)
         bi = i0 + i
         bj = j0 + j
@@ -482,13 +502,17 @@ def survey(
                 d = beside(nodes[j, i, 0], nodes[j, i, 1], nodes[j, i + 1, 0], nodes[j, i + 1, 1], px, py)
             elif side == 1:
                 width = ROAD_HALF_M[east[j + 1, i]]
-                d = -beside(nodes[j + 1, i, 0], nodes[j + 1, i, 1], nodes[j + 1, i + 1, 0], nodes[j + 1, i + 1, 1], px, py)
+                d = -beside(
+                    nodes[j + 1, i, 0], nodes[j + 1, i, 1], nodes[j + 1, i + 1, 0], nodes[j + 1, i + 1, 1], px, py
+                )
             elif side == 2:
                 width = ROAD_HALF_M[north[j, i]]
                 d = -beside(nodes[j, i, 0], nodes[j, i, 1], nodes[j + 1, i, 0], nodes[j + 1, i, 1], px, py)
             else:
                 width = ROAD_HALF_M[north[j, i + 1]]
-                d = beside(nodes[j, i + 1, 0], nodes[j, i + 1, 1], nodes[j + 1, i + 1, 0], nodes[j + 1, i + 1, 1], px, py)
+                d = beside(
+                    nodes[j, i + 1, 0], nodes[j, i + 1, 1], nodes[j + 1, i + 1, 0], nodes[j + 1, i + 1, 1], px, py
+                )
             if width > 0.0 and d - width < road - half:
                 road = d
                 half = width
@@ -502,7 +526,7 @@ def survey(
         road_half_m[n] = half
 
         river, river_half = river_at(px, py, seed)
-        lake, on_lake = lake_at(px, py, seed) if kind == NATURE or kind == VILLAGE else (9.0, False)
+        lake, on_lake = lake_at(px, py, seed) if kind in (NATURE, VILLAGE) else (9.0, False)
         if road < half:
             surface[n] = ROAD
         elif river < river_half:
@@ -666,9 +690,7 @@ def elevation(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> NDAr
     return out
 
 
-def slope(
-    x: NDArray[np.float64], y: NDArray[np.float64], seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def slope(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(rise to the east, rise to the north) at places given in world metres, metres a metre."""
     rise_x = np.empty(x.shape, np.float32)
     rise_y = np.empty(x.shape, np.float32)

@@ -7,7 +7,7 @@ thread, and agrees with its neighbours. All kernels are compiled by numba and re
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+Kernel = TypeVar("Kernel", bound="Callable[..., Any]")
+
+
+def jit(function: Kernel) -> Kernel:
     """Compile a kernel: no GIL, cached on disk, strict floating point so that the bytes are the same everywhere."""
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, fastmath=False)(function)
-    return compiled
+    compiled: Any = numba.njit(nogil=True, cache=True, fastmath=False)(function)
+    return cast("Kernel", compiled)
 
 
 @jit

@@ -16,7 +16,7 @@ import numpy as np
 
 from simulate import landscape as land
 from simulate.noise import bell, chance, fbm, jit, mix, value
-from simulate.world import WorldSpec, utm_epsg
+from simulate.world import WorldSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -402,7 +402,7 @@ def _scl_of(
         return 11
     if surface == 8 or surface == 9:
         return 6
-    if lit < 0.55:
+    if lit < 0.75:
         return 2
     if near_infrared > 1.9 * red:
         return 4
@@ -471,10 +471,7 @@ def render(
             light = lit[r, c] * (1.0 + uneven[s] * texture[r, c])
             noise = mix(col0 + c, row0 + r, seed)
             light *= 1.0 + grain[s] * bell(col0 + c, row0 + r, 31)
-            if cloud > 0.0:
-                thick = 0.86 + 0.16 * fbm(px / 900.0, py / 900.0, 3, seed + 32)
-            else:
-                thick = 1.0
+            thick = 0.86 + 0.16 * fbm(px / 900.0, py / 900.0, 3, seed + 32) if cloud > 0.0 else 1.0
             paved = road[r, c]
             for b in range(nb):
                 band = bands[b]
@@ -494,8 +491,15 @@ def render(
 
 @jit
 def clear_places(
-    x: np.ndarray, y: np.ndarray, seed: int, level: float, cirrus_level: float, shift_x: float, shift_y: float,
-    edge_x: float, out: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    seed: int,
+    level: float,
+    cirrus_level: float,
+    shift_x: float,
+    shift_y: float,
+    edge_x: float,
+    out: np.ndarray,
 ) -> None:
     """Fill ``out`` (bool) with whether a place is seen and neither clouded, shaded nor under cirrus (see _scl_of)."""
     rows, cols = x.shape
@@ -512,8 +516,13 @@ def clear_places(
             )
 
 
-def sunlight(slope_x: NDArray[np.float32], slope_y: NDArray[np.float32], acquisition: Acquisition) -> NDArray[np.float32]:
-    """Brightness of a slope against flat ground, float32: half of what the cosine law says, as Sen2Cor corrects most."""
+def sunlight(
+    slope_x: NDArray[np.float32], slope_y: NDArray[np.float32], acquisition: Acquisition
+) -> NDArray[np.float32]:
+    """Brightness of a slope against flat ground, float32.
+
+    Half of what the cosine law says: Sen2Cor corrects the rest.
+    """
     zenith, azimuth = math.radians(acquisition.sun_zenith), math.radians(acquisition.sun_azimuth)
     towards = slope_x * math.sin(azimuth) + slope_y * math.cos(azimuth)
     cosine = (1 - towards * math.tan(zenith)) / np.sqrt(1 + slope_x**2 + slope_y**2)
@@ -526,8 +535,3 @@ def snowy(table: NDArray[np.float32]) -> NDArray[np.float32]:
     table = table.copy()
     table[0, 0] = SPECTRA["snow"]
     return table
-
-
-def tile_zone(spec: WorldSpec, lon: float) -> int:
-    """EPSG code of the zone a Sentinel-2 tile at a longitude is cut in."""
-    return utm_epsg(lon, spec.lat)

@@ -32,7 +32,7 @@ TRACE_CELL_PX = 320
 WAY_NODES = 1900
 """At most so many nodes in a way; the limit of the OpenStreetMap database is 2000."""
 
-Feature = tuple[dict[str, str], shapely.Geometry]
+Feature = tuple[dict[str, str], shapely.Polygon | shapely.LineString]
 
 
 def _block_quads(blocks: Blocks, j: int, i: int, cuts: tuple[float, float, float, float]) -> NDArray[np.float64]:
@@ -50,7 +50,9 @@ def _each_block(blocks: Blocks, half: float) -> Iterator[tuple[int, int]]:
     yield from zip(*(index.tolist() for index in np.nonzero(near)), strict=True)
 
 
-def _polygon(spec: WorldSpec, ring: NDArray[np.float64], holes: tuple[NDArray[np.float64], ...] = ()) -> shapely.Polygon:
+def _polygon(
+    spec: WorldSpec, ring: NDArray[np.float64], holes: tuple[NDArray[np.float64], ...] = ()
+) -> shapely.Polygon:
     """A polygon in EPSG:4326 from rings in world metres."""
     return shapely.Polygon(
         world_to_lonlat(spec, ring[:, 0], ring[:, 1]),
@@ -101,10 +103,10 @@ def _parcels(spec: WorldSpec, blocks: Blocks) -> Iterator[Feature]:
             yield {"landuse": "residential"}, _polygon(spec, _block_quads(blocks, j, i, (0.0, 0.0, 1.0, 1.0)))
             bi, bj = blocks.i0 + i, blocks.j0 + j
             for pu, pv in itertools.product(range(land.PLOTS), range(land.PLOTS)):
-                *cuts, roof = land.house_cut(bi, bj, pu, pv, seed)
+                u0, v0, u1, v1, roof = land.house_cut(bi, bj, pu, pv, seed)
                 if roof:
                     kind = "house" if roof == land.TILED_ROOF else "industrial"
-                    yield {"building": kind}, _polygon(spec, _block_quads(blocks, j, i, tuple(cuts)))
+                    yield {"building": kind}, _polygon(spec, _block_quads(blocks, j, i, (u0, v0, u1, v1)))
             continue
         for k, q in itertools.product(range(land.STRIPS), range(land.PIECES)):
             tags = use.get(int(blocks.kinds[j, i, k, q]))
@@ -182,15 +184,13 @@ def _wild(spec: WorldSpec) -> Iterator[Feature]:
         surface = rasterio.features.sieve(surface, 30)
         chosen = np.isin(surface, list(tags))
         for geometry, kind in rasterio.features.shapes(surface, mask=chosen, transform=Affine(*raster.transform)):
-            shape_ = shapely.geometry.shape(geometry)
-            tolerance = 0.7 * step_y
-            smooth = shape_.simplify(tolerance)
-            while shapely.get_num_coordinates(smooth.exterior) > WAY_NODES:
+            traced = shapely.geometry.shape(geometry)
+            smooth, tolerance = traced.simplify(0.7 * step_y), 0.7 * step_y
+            while shapely.get_num_coordinates(smooth) > WAY_NODES:
                 tolerance *= 2
-                smooth = shape_.simplify(tolerance)
-            smooth = shapely.make_valid(shapely.set_precision(smooth, 1e-7))
-            if smooth.geom_type == "Polygon" and not smooth.is_empty:
-                yield tags[int(kind)], smooth
+                smooth = traced.simplify(tolerance)
+            for part in shapely.get_parts(shapely.set_precision(smooth, 1e-7)):
+                yield tags[int(kind)], part
 
 
 def features(spec: WorldSpec) -> Iterator[Feature]:

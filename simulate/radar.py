@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
 from simulate import landscape as land
 from simulate.cog import cog
-from simulate.frame import places, utm_cover, zone_of
+from simulate.frame import around, lonlat_outline, places, utm_cover, zone_of
 from simulate.noise import bell, chance, jit, value
 from simulate.optical import BINS, colours
 from simulate.world import Raster, WorldSpec
@@ -82,7 +84,9 @@ class Pass:
         """Name of the item, as the Planetary Computer makes it from the product's."""
         stamp = f"{self.sensed:%Y%m%dT%H%M%S}_{self.sensed + dt.timedelta(seconds=25):%Y%m%dT%H%M%S}"
         satellite = "S1A" if self.platform == "SENTINEL-1A" else "S1B"
-        return f"{satellite}_IW_GRDH_1SDV_{stamp}_{self.absolute_orbit:06d}_{self.absolute_orbit * 19 % 0xFFFFFF:06X}_rtc"
+        return (
+            f"{satellite}_IW_GRDH_1SDV_{stamp}_{self.absolute_orbit:06d}_{self.absolute_orbit * 19 % 0xFFFFFF:06X}_rtc"
+        )
 
 
 def passes(spec: WorldSpec) -> tuple[Pass, ...]:
@@ -99,9 +103,7 @@ def passes(spec: WorldSpec) -> tuple[Pass, ...]:
         sensed = dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(seconds=round(3600 * hours) + index)
         shift = (10 * chance(index, 1, seed), 10 * chance(index, 2, seed))
         snapped = (round(shift[0] * 64) / 64, round(shift[1] * 64) / 64)
-        raster = utm_cover(
-            spec, (-0.04, 1.04), zone_of(spec, 0.2 if ascending else 0.8), snap_m=10.0, shift=snapped
-        )
+        raster = utm_cover(spec, (-0.04, 1.04), zone_of(spec, 0.2 if ascending else 0.8), snap_m=10.0, shift=snapped)
         result.append(
             Pass(
                 index=index,
@@ -112,7 +114,8 @@ def passes(spec: WorldSpec) -> tuple[Pass, ...]:
                 platform="SENTINEL-1A" if ascending else "SENTINEL-1B",
                 raster=raster,
                 # The descending swath ends within the area; the ascending one only in the corners of the file.
-                edge=spec.size_m * (0.66 if ascending else 0.38),
+                # (0.593 is how far the corner of a square lies across a heading of 12 degrees.)
+                edge=spec.size_m * (0.593 if ascending else 0.40) + 10.0 * BORDER_PX + 20.0,
             )
         )
     return tuple(result)
@@ -139,32 +142,45 @@ def backscatter_table(day: int, south: bool) -> NDArray[np.float32]:
 
 @jit
 def echo(
-    x: np.ndarray, y: np.ndarray, surface: np.ndarray, vary: np.ndarray, texture: np.ndarray, slope_x: np.ndarray,
-    slope_y: np.ndarray, table: np.ndarray, polarisation: int, cos_look: float, sin_look: float, edge: float,
-    border: float, seed: int, col0: int, row0: int, out: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    surface: np.ndarray,
+    vary: np.ndarray,
+    texture: np.ndarray,
+    slope_x: np.ndarray,
+    slope_y: np.ndarray,
+    table: np.ndarray,
+    polarisation: int,
+    look_x: float,
+    look_y: float,
+    edge: float,
+    border: float,
+    seed: int,
+    row0: int,
+    out: np.ndarray,
 ) -> None:
-    """Fill ``out`` ``(row, col)`` float32 with linear power; NODATA outside the swath, 0 along its edges."""  # fmt: skip
+    """Fill ``out`` ``(row, col)`` float32 with linear power; NODATA outside the swath, 0 along its edges."""
     rows, cols = x.shape
     for r in range(rows):
         for c in range(cols):
-            across = x[r, c] * cos_look + y[r, c] * sin_look
-            if abs(across) > edge:
+            across = x[r, c] * look_x + y[r, c] * look_y
+            if across > edge:
                 out[r, c] = -32768.0
                 continue
-            if abs(across) > edge - border:
+            if across > edge - border:
                 out[r, c] = 0.0
                 continue
             s = surface[r, c]
             k = min(int(vary[r, c] * BINS), BINS - 1)
             level = table[s, k, polarisation] + 0.9 * texture[r, c] + 1.6 * (vary[r, c] - 0.5)
             # Terrain flattening leaves some of the slope: facing the radar is brighter.
-            level += 6.0 * (slope_x[r, c] * cos_look + slope_y[r, c] * sin_look)
+            level += 6.0 * (slope_x[r, c] * look_x + slope_y[r, c] * look_y)
             if s == 11 or s == 12:
                 # Walls turned to the radar shine: it depends on the house and the look.
                 level += 5.0 * value(x[r, c] / 25.0, y[r, c] / 25.0, seed % 2 + 5)
             power = 10.0 ** (0.1 * level)
             # Gamma-distributed speckle by the cube-root approximation of Wilson and Hilferty.
-            z = bell(col0 + c, row0 + r, seed + polarisation)
+            z = bell(c, row0 + r, seed + polarisation)
             root = 1.0 - 1.0 / (9.0 * LOOKS) + z / (3.0 * math.sqrt(LOOKS))
             out[r, c] = power * max(root * root * root, 0.002)
 
@@ -176,25 +192,56 @@ def rounded(power: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def look_of(direction: str) -> tuple[float, float]:
+    """(east, north) unit vector in which the radar looks: to the right of its flight."""
+    heading = math.radians(-12.0 if direction == "ascending" else 192.0)
+    return (math.cos(heading), -math.sin(heading))
+
+
+def swath(spec: WorldSpec, radar_pass: Pass) -> shapely.Polygon:
+    """Footprint of a pass: the ground of its file that lies within its swath, EPSG:4326."""
+    look_x, look_y = look_of(radar_pass.direction)
+    reach = 4 * spec.size_m + 10_000
+    edge = radar_pass.edge - 10.0 * BORDER_PX
+    per_lon, per_lat = spec.m_per_degree
+    # A square whose far side is the edge of the swath, in coordinates across and along it.
+    corners = [(-reach, -reach), (edge, -reach), (edge, reach), (-reach, reach)]
+    side = shapely.Polygon(
+        [
+            (spec.lon + (a * look_x - b * look_y) / per_lon, spec.lat + (a * look_y + b * look_x) / per_lat)
+            for a, b in corners
+        ]
+    )
+    # A convex ground cut by a straight line is one ring.
+    seen = shapely.Polygon(lonlat_outline(radar_pass.raster)).intersection(side)
+    return shapely.Polygon(np.round(shapely.get_coordinates(seen), 7))
+
+
 def write_pass(paths: dict[str, Path], spec: WorldSpec, radar_pass: Pass) -> None:
     """Write a pass: one COG for ``vv`` and one for ``vh``, float32, nodata -32768."""
     raster = radar_pass.raster
     table = backscatter_table(radar_pass.sensed.timetuple().tm_yday, spec.lat < 0)
-    heading = math.radians(-12.0 if radar_pass.direction == "ascending" else 192.0)
-    # The radar looks to the right of its flight; a slope that rises away from it faces it.
-    cos_look, sin_look = math.cos(heading), -math.sin(heading)
+    look_x, look_y = look_of(radar_pass.direction)
     seed = spec.seed * 64 + radar_pass.index * 4
-    for polarisation, name in enumerate(("vv", "vh")):
-        with cog(
-            paths[name], raster, "float32", nodata=NODATA, block_px=spec.block_px, compress=spec.compress,
-            overviews="average",
-        ) as write:  # fmt: skip
-            for row in range(0, raster.shape[0], 512):
-                x, y = places(spec, raster, (row, min(row + 512, raster.shape[0])))
-                here = land.ground(x, y, spec.seed)
-                out = np.empty(x.shape, np.float32)
+    blocks = land.blocks_of(around(spec, raster), spec.seed)
+    with ExitStack() as stack:
+        outputs = [
+            stack.enter_context(
+                cog(
+                    paths[name], raster, "float32", nodata=NODATA, block_px=spec.block_px, compress=spec.compress,
+                    overviews="average",
+                )
+            )
+            for name in ("vv", "vh")
+        ]  # fmt: skip
+        for row in range(0, raster.shape[0], 512):
+            x, y = places(spec, raster, (row, min(row + 512, raster.shape[0])))
+            here = land.ground(x, y, spec.seed, blocks)
+            rise_x, rise_y = land.slope(x, y, spec.seed)
+            out = np.empty(x.shape, np.float32)
+            for polarisation, write in enumerate(outputs):
                 echo(
-                    x, y, here.surface, here.vary, here.texture, *land.slope(x, y, spec.seed), table, polarisation,
-                    cos_look, sin_look, radar_pass.edge, 10.0 * BORDER_PX, seed, 0, row, out,
+                    x, y, here.surface, here.vary, here.texture, rise_x, rise_y, table, polarisation, look_x, look_y,
+                    radar_pass.edge, 10.0 * BORDER_PX, seed, row, out,
                 )  # fmt: skip
                 write(row, rounded(out))

@@ -11,6 +11,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import shapely
 import shapely.geometry
 
@@ -36,8 +37,16 @@ EXTENSIONS = {
 }
 
 COLLECTIONS: dict[str, tuple[str, str, str]] = {
-    "sentinel-2-l2a": ("Sentinel-2 Level-2A", "Simulated Sentinel-2 surface reflectance and scene classification.", "other"),
-    "sentinel-1-rtc": ("Sentinel 1 Radiometrically Terrain Corrected (RTC)", "Simulated Sentinel-1 backscatter.", "other"),
+    "sentinel-2-l2a": (
+        "Sentinel-2 Level-2A",
+        "Simulated Sentinel-2 surface reflectance and scene classification.",
+        "other",
+    ),
+    "sentinel-1-rtc": (
+        "Sentinel 1 Radiometrically Terrain Corrected (RTC)",
+        "Simulated Sentinel-1 backscatter.",
+        "other",
+    ),
     "cop-dem-glo-30": ("Copernicus DEM GLO-30", "Simulated elevation on the grid of Copernicus DEM.", "other"),
     "esa-worldcover": ("ESA WorldCover", "Simulated land cover on the grid of ESA WorldCover.", "other"),
 }
@@ -92,7 +101,7 @@ def asset(href: str, raster: Raster, dtype: str, nodata: float | None, **more: A
 def item(
     collection: str,
     name: str,
-    footprint: shapely.Geometry,
+    footprint: shapely.Polygon,
     properties: Mapping[str, Any],
     assets: Mapping[str, Any],
     extensions: Sequence[str],
@@ -138,12 +147,12 @@ def half_plane(spec: WorldSpec, edge_x: float, tilt: float, side: float) -> shap
     return shapely.Polygon([(spec.lon + x / per_lon, spec.lat + y / per_lat) for x, y in corners])
 
 
-def seen_by(spec: WorldSpec, raster: Raster, edge_x: float) -> shapely.Geometry:
+def seen_by(spec: WorldSpec, raster: Raster, edge_x: float) -> shapely.Polygon:
     """Footprint of a scene whose swath ends at ``edge_x`` on the middle row, EPSG:4326, 1e-7 degrees."""
-    ground = outline(raster)
-    if edge_x < 1e11:
-        ground = ground.intersection(half_plane(spec, edge_x, SWATH_TILT, 4 * spec.size_m + 10_000))
-    return shapely.set_precision(ground, 1e-7)
+    if edge_x > 1e11:
+        return outline(raster)
+    seen = outline(raster).intersection(half_plane(spec, edge_x, SWATH_TILT, 4 * spec.size_m + 10_000))
+    return shapely.Polygon(np.round(shapely.get_coordinates(seen), 7))
 
 
 def s2_item_id(acquisition: Acquisition, tile: str) -> str:
@@ -160,7 +169,7 @@ def s2_item(
     acquisition: Acquisition,
     tile: str,
     rasters: Mapping[int, Raster],
-    footprint: shapely.Geometry,
+    footprint: shapely.Polygon,
     scl_counts: Sequence[int],
 ) -> dict[str, Any]:
     """The item of one tile of an acquisition; shares of classes come from the counts of its SCL.
@@ -196,7 +205,9 @@ def s2_item(
         "s2:processing_baseline": acquisition.baseline,
         "s2:datatake_id": f"G{satellite}_{sensed}_{acquisition.absolute_orbit:06d}_N{acquisition.baseline}",
         "s2:product_uri": f"{satellite}_MSIL2A_{sensed}_{number}_{orbit}_T{tile}_{made}.SAFE",
-        "s2:granule_id": f"{satellite}_OPER_MSI_L2A_TL_SIML_{made}_A{acquisition.absolute_orbit:06d}_T{tile}_N{acquisition.baseline}",
+        "s2:granule_id": (
+            f"{satellite}_OPER_MSI_L2A_TL_SIML_{made}_A{acquisition.absolute_orbit:06d}_T{tile}_N{acquisition.baseline}"
+        ),
         "s2:product_type": "S2MSI2A",
         "s2:datatake_type": "INS-NOBS",
         "s2:generation_time": iso(acquisition.generated),
@@ -231,7 +242,7 @@ def s2_item(
     )
 
 
-def s1_item(radar_pass: Pass, footprint: shapely.Geometry) -> dict[str, Any]:
+def s1_item(radar_pass: Pass, footprint: shapely.Polygon) -> dict[str, Any]:
     """The item of a Sentinel-1 pass."""
     end = radar_pass.sensed + dt.timedelta(seconds=25)
     properties = {
@@ -290,9 +301,7 @@ def landcover_item(tile: str, raster: Raster) -> dict[str, Any]:
         "esa_worldcover:product_tile": tile,
         "proj:code": "EPSG:4326",
     }
-    classes = [
-        {"value": code, "description": name, "color_hint": colour} for code, (name, colour) in CLASSES.items()
-    ]
+    classes = [{"value": code, "description": name, "color_hint": colour} for code, (name, colour) in CLASSES.items()]
     for entry in classes:
         entry["name"] = "_".join(str(entry["description"]).lower().replace("/", " ").replace("-", " ").split())
     assets = {
@@ -357,7 +366,9 @@ def write_catalog(folder: Path, spec: WorldSpec, items: Sequence[Mapping[str, An
             "id": f"simulated-{spec.fingerprint[:12]}",
             "stac_version": "1.1.0",
             "title": "A simulated world",
-            "description": f"{spec.size_px} x {spec.size_px} pixels of 10 m around {spec.lon} E, {spec.lat} N; seed {spec.seed}.",
+            "description": (
+                f"{spec.size_px} x {spec.size_px} pixels of 10 m around {spec.lon} E, {spec.lat} N; seed {spec.seed}."
+            ),
             "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}, *children],
         },
     )
@@ -379,3 +390,10 @@ def region_polygon(spec: WorldSpec) -> shapely.Polygon:
             )
         )
     return shapely.Polygon(ring)
+
+
+def write_region(path: Path, spec: WorldSpec) -> None:
+    """Write the region as GeoJSON."""
+    geometry = shapely.geometry.mapping(region_polygon(spec))
+    feature = {"type": "Feature", "properties": {"name": "Simulated region"}, "geometry": geometry}
+    write_json(path, {"type": "FeatureCollection", "features": [feature]})

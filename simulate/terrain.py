@@ -1,4 +1,4 @@
-"""Elevation as Copernicus DEM GLO-30 delivers it: tiles of one degree, pixels of one second, centres on whole seconds."""
+"""Elevation as Copernicus DEM GLO-30 delivers it: tiles of one degree, pixel centres on whole seconds of arc."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def dem_tiles(spec: WorldSpec) -> dict[str, Raster]:
     holds the centres of its western and northern edge, not those of the others.
     """
     west, south, east, north = spec.lonlat_bounds
-    west, south, east, north = west - MARGIN_DEGREES, south - MARGIN_DEGREES, east + MARGIN_DEGREES, north + MARGIN_DEGREES
+    west, south, east, north = (
+        west - MARGIN_DEGREES,
+        south - MARGIN_DEGREES,
+        east + MARGIN_DEGREES,
+        north + MARGIN_DEGREES,
+    )
     result = {}
     for lat in range(math.floor(south), math.floor(north) + 1):
         step_x, step_y = seconds_per_column(lat if lat >= 0 else lat + 1) / 3600, 1 / 3600

@@ -34,7 +34,7 @@ class WorldSpec:
 
     seed: Annotated[int, Ge(0)] = 7
     """Every hill, field and cloud hangs on it."""
-    size_px: Annotated[int, Ge(64), Le(20_000)] = 720
+    size_px: Annotated[int, Ge(64), Le(20_000)] = 704
     """Side of the square area in pixels of 10 m."""
     lon: float = 18.0
     """Centre of the area, degrees east. 18.0 lies where the UTM zones 33 and 34 meet."""

@@ -24,9 +24,9 @@ from simulate import landscape as land
 from simulate import optical, stac
 from simulate.cog import cog
 from simulate.frame import around, places, utm_cover, zone_of
-from simulate.osm import write_fields, write_osm
 from simulate.landcover import landcover_tiles, write_landcover
-from simulate.radar import passes, write_pass
+from simulate.osm import write_fields, write_osm
+from simulate.radar import Pass, passes, swath, write_pass
 from simulate.terrain import dem_tiles, write_dem
 from simulate.world import Raster, WorldSpec, mgrs_square
 
@@ -182,11 +182,11 @@ def _write_scene(
     return stac.s2_item(spec, acquisition, tile.name, tile.rasters, footprint, [int(n) for n in counts])
 
 
-def _write_pass(folder: Path, spec: WorldSpec, radar_pass: Any) -> dict[str, Any]:
+def _write_pass(folder: Path, spec: WorldSpec, radar_pass: Pass) -> dict[str, Any]:
     scene = folder / "sentinel-1-rtc" / radar_pass.id
     scene.mkdir(parents=True, exist_ok=True)
     write_pass({key: scene / f"{key}.tif" for key in ("vv", "vh")}, spec, radar_pass)
-    return stac.s1_item(radar_pass, stac.outline(radar_pass.raster))
+    return stac.s1_item(radar_pass, swath(spec, radar_pass))
 
 
 def _write_dem(folder: Path, spec: WorldSpec, tile: str, raster: Raster) -> dict[str, Any]:
@@ -243,7 +243,9 @@ def write_world(
         folder.mkdir(parents=True, exist_ok=True)
         started.touch()
         _write_parts(world, progress or (lambda what, done, total: None))
-        stac.write_json(marker, {"fingerprint": spec.fingerprint, "spec": json.loads(json.dumps(asdict(spec), default=str))})
+        stac.write_json(
+            marker, {"fingerprint": spec.fingerprint, "spec": json.loads(json.dumps(asdict(spec), default=str))}
+        )
         started.unlink()
     except PermissionError as error:
         raise OutputError(str(folder), f"cannot be written ({error.strerror}); choose a folder of your own") from error
@@ -266,10 +268,13 @@ def _write_parts(world: World, progress: Callable[[str, int, int], None]) -> Non
     tiles = s2_tiles(spec)
     sizes = sorted({optical.PIXEL_M[band] for band in spec.bands} | {20})
     scenes = [(acquisition, tile) for acquisition in optical.acquisitions(spec) for tile in tiles]
-    jobs: list[Future[Any]] = []
+    jobs: list[Future[dict[str, Any] | None]] = []
+    vectors: list[Future[Any]] = []
     with ThreadPoolExecutor(max(os.cpu_count() or 1, 1)) as pool:
         surveys = {
-            (tile.name, size): pool.submit(_survey, scratch, spec, tile.rasters[size]) for tile in tiles for size in sizes
+            (tile.name, size): pool.submit(_survey, scratch, spec, tile.rasters[size])
+            for tile in tiles
+            for size in sizes
         }
         if spec.terrain:
             jobs += [pool.submit(_write_dem, folder, spec, name, raster) for name, raster in dem_tiles(spec).items()]
@@ -279,9 +284,9 @@ def _write_parts(world: World, progress: Callable[[str, int, int], None]) -> Non
                 for name, raster in landcover_tiles(spec).items()
             ]
         if world.fields is not None and world.osm is not None:
-            jobs += [pool.submit(write_fields, world.fields, spec), pool.submit(write_osm, world.osm, spec)]
+            vectors = [pool.submit(write_fields, world.fields, spec), pool.submit(write_osm, world.osm, spec)]
         jobs += [pool.submit(_write_pass, folder, spec, radar_pass) for radar_pass in passes(spec)]
-        total = len(jobs) + len(scenes) + len(surveys)
+        total = len(jobs) + len(vectors) + len(scenes) + len(surveys)
         progress("ground", 0, total)
         for done, survey in enumerate(as_completed(surveys.values()), 1):
             survey.result()
@@ -290,28 +295,15 @@ def _write_parts(world: World, progress: Callable[[str, int, int], None]) -> Non
             here = {size: surveys[tile.name, size].result() for size in sizes}
             jobs.append(pool.submit(_write_scene, folder, spec, acquisition, tile, here))
         try:
-            for done, job in enumerate(as_completed(jobs), len(surveys) + 1):
+            for done, job in enumerate(as_completed([*jobs, *vectors]), len(surveys) + 1):
                 job.result()
                 progress("scenes", done, total)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     shutil.rmtree(scratch)
-    region = stac.region_polygon(spec)
-    stac.write_json(
-        world.region,
-        {
-            "type": "FeatureCollection",
-            "features": [
-                {
-                    "type": "Feature",
-                    "properties": {"name": "Simulated region"},
-                    "geometry": stac.shapely.geometry.mapping(region),
-                }
-            ],
-        },
-    )
-    stac.write_catalog(folder, spec, [item for job in jobs if isinstance(item := job.result(), dict) and "assets" in item])
+    stac.write_region(world.region, spec)
+    stac.write_catalog(folder, spec, [item for job in jobs if (item := job.result()) is not None])
 
 
 def truth_on(
@@ -355,8 +347,6 @@ def truth_on(
             raise ValueError(f"the world has no acquisition at {acquired.isoformat()}")
         sky = optical.sky(spec, match[0])
         clear = np.empty(shape, np.bool_)
-        optical.clear_places(
-            x, y, sky.seed, sky.level, sky.cirrus_level, sky.shift_x, sky.shift_y, sky.edge_x, clear
-        )
+        optical.clear_places(x, y, sky.seed, sky.level, sky.cirrus_level, sky.shift_x, sky.shift_y, sky.edge_x, clear)
         result["clear"] = clear
     return result
