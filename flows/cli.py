@@ -148,10 +148,13 @@ def check(options: dict[str, Any], dataset: str, as_json: bool) -> None:
 def info(options: dict[str, Any], dataset: str, as_json: bool) -> None:
     """Describe a dataset, finished or not, from its metadata."""
     with _session(options):
+        from dataclasses import asdict
+
         from flows.steps import info as describe_dataset
+        from flows.words import describe
 
         described = describe_dataset(dataset)
-        click.echo(json.dumps(described.as_dict(), indent=2, default=str) if as_json else described.as_text())
+        click.echo(json.dumps(asdict(described), indent=2, default=str) if as_json else describe(described))
 
 
 @main.command()

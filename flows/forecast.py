@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from flows.words import human, split_shares
+
 if TYPE_CHECKING:
     from flows.plan import Plan
 
@@ -86,12 +88,10 @@ class Forecast:
 
     def as_text(self) -> str:
         """Lines for a person."""
-        share = {name: f"{name} {count} ({count / self.chips:.0%})" for name, count in self.splits.items()}
-        order = [name for name in ("train", "val", "test", "buffer") if name in share]
         lines = [
             f"{self.name} → {self.out}",
             f"  chips    {self.chips} of {self.chip}, in EPSG {', '.join(f'{e} ({n})' for e, n in self.zones.items())}",
-            f"  splits   {', '.join(share[name] for name in order)}",
+            f"  splits   {split_shares(self.splits)}",
             f"  shards   {self.shards} of up to {self.chips_a_shard} chips",
         ]
         for name, source in self.sources.items():
@@ -104,12 +104,3 @@ class Forecast:
             lines.append(f"  labels   {', '.join(self.labels)}")
         lines.append(f"  size     {human(self.raw_bytes)} of pixels, about {human(self.stored_bytes)} stored")
         return "\n".join(lines)
-
-
-def human(size: float) -> str:
-    """A number of bytes for people: ``1.5 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

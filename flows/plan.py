@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from catalog.lock import LockedItem, scenes_from_lock
 from catalog.request import find
 from catalog.search import Catalog, open_catalog
+from catalog.signing import sign
 from chips.layout import Coordinate, Group, Layout, Variable
 from cube.build import CubeRequest, steps_needed, variables
 from cube.times import Interval, periods
@@ -27,6 +29,7 @@ from curate import __version__
 from curate.errors import CatalogError
 from flows.console import Console
 from labels.read import LabelSource, open_label
+from labels.spec import LabelSpec
 from recipes.recipe import Recipe, SourceSpec
 from tiling.aoi import Aoi
 from tiling.grid import Chip, lay_chips
@@ -182,9 +185,7 @@ def _used(items: Iterable[LockedItem]) -> int:
     return sum(item.status == "used" for item in items)
 
 
-def _need_some(
-    name: str, collection: str, found: Sequence[LockedItem], interval: Interval | None, area: Area
-) -> None:
+def _need_some(name: str, collection: str, found: Sequence[LockedItem], interval: Interval | None, area: Area) -> None:
     if _used(found):
         return
     if found:
@@ -207,7 +208,7 @@ def make_plan(recipe: Recipe, area: Area, locked: Sequence[LockedItem]) -> Plan:
         _request(source, spec, recipe, scenes[source], area.chips) for source, spec in recipe.sources.items()
     )
     labels = tuple(
-        open_label(label, _located(spec, recipe), aoi=area.aoi, rasters=_rasters(label, locked))
+        _open_label(label, spec, recipe, area, scenes_from_lock(locked, LABEL_PREFIX + label))
         for label, spec in recipe.labels.items()
     )
     per_shard = recipe.store.shard_chips
@@ -232,7 +233,18 @@ def make_plan(recipe: Recipe, area: Area, locked: Sequence[LockedItem]) -> Plan:
     )
 
 
-def _located(spec: Any, recipe: Recipe) -> Any:
+def _open_label(name: str, spec: LabelSpec, recipe: Recipe, area: Area, tiles: Sequence[Scene]) -> LabelSource:
+    return open_label(
+        name,
+        _located(spec, recipe),
+        aoi=area.aoi,
+        rasters=tuple(tile.assets[0].href for tile in tiles),
+        margin_m=1.5 * area.chips[0].size_m,
+        sign=partial(sign, scheme=tiles[0].signing) if tiles else None,
+    )
+
+
+def _located(spec: LabelSpec, recipe: Recipe) -> LabelSpec:
     """A label's spec with absolute paths."""
     changes: dict[str, Any] = {}
     for field in ("vector", "legend"):
@@ -246,11 +258,6 @@ def _located(spec: Any, recipe: Recipe) -> Any:
 
 def _absolute(path: str, recipe: Recipe) -> str:
     return path if "://" in path else str((recipe.base / path).absolute())
-
-
-def _rasters(label: str, locked: Sequence[LockedItem]) -> tuple[str, ...]:
-    """Files of a label product, in the order of the lock."""
-    return tuple(scene.assets[0].href for scene in scenes_from_lock(locked, LABEL_PREFIX + label))
 
 
 def _request(
@@ -317,7 +324,7 @@ def _layout(
                 dtype=variable.dtype,
                 fill=0 if variable.fill is None else variable.fill,
                 attrs=dict(variable.attrs),
-                # Only measured bands: a class layer with a _FillValue would be decoded to floats, and 0 is its own class.
+                # Only measured bands: with a _FillValue, a class layer would be decoded to floats.
                 void=variable.name == request.variable,
             )
             for variable in variables(request)

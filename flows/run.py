@@ -101,7 +101,7 @@ def _cluster(work: Work, scheduler: str) -> Iterator[Submit]:
     from distributed import Client, as_completed
 
     try:
-        client = Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        client: Any = Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         why = f"no Dask scheduler answers there ({error}); start one, or leave --dask away"
         raise InputError(scheduler, why) from error
@@ -114,7 +114,7 @@ def _cluster(work: Work, scheduler: str) -> Iterator[Submit]:
                 client.submit(_try, handed, shard, pure=False, retries=WORKER_RETRIES): shard.ordinal
                 for shard in shards
             }
-            for future in as_completed(futures):
+            for future in as_completed(futures):  # type: ignore[no-untyped-call]
                 yield futures.pop(future), future.result()
                 future.release()
 

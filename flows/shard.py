@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from chips.index import ChipRecord, LabelRecord, SourceRecord
 from chips.write import BuildRef, ShardRecord, write_shard
 from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, window_px
+from curate.errors import ReadError
 from labels.read import LabelSource, class_shares
 from tiling.grid import centres
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from catalog.scene import Scene
     from flows.plan import Plan
     from tiling.shards import Shard
+
+log = logging.getLogger(__name__)
 
 READ_BUDGET_BYTES = 512 * 2**20
 """Memory that reading and folding one window may take, besides the arrays of the shard."""
@@ -37,11 +41,14 @@ class Work:
     labels: tuple[LabelSource, ...]
     cover: npt.NDArray[np.float64]
     split: npt.NDArray[np.object_]
+    skip_unreadable: bool = False
+    """Leave out scenes that cannot be read, and record them, instead of failing the shard."""
 
     @classmethod
     def of(cls, plan: Plan, build: BuildRef) -> Work:
         """What the shards of ``plan`` need."""
-        return cls(build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split)
+        skip = plan.recipe.unreadable == "skip"
+        return cls(build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split, skip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +78,34 @@ def build_shard(work: Work, shard: Shard) -> ShardData:
     arrays: dict[tuple[str, str], npt.NDArray[Any]] = {}
     cubes: dict[str, CubeData] = {}
     for request in work.requests:
-        scenes = work.scenes[request.name]
-        cube = allocate(request, len(shard.chips))
-        for window in shard.windows(window_px(request, scenes, READ_BUDGET_BYTES)):
-            fill(cube, request, scenes, window)
+        cube = _cube(request, work.scenes[request.name], shard, skip_unreadable=work.skip_unreadable)
         cubes[request.name] = cube
         arrays |= {(request.name, name): array for name, array in cube.arrays.items()}
     for label in work.labels:
         arrays["label", label.name] = _label(label, shard)
     return ShardData(arrays, _records(work, shard, cubes, arrays))
+
+
+def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_unreadable: bool) -> CubeData:
+    """One source of a shard; scenes that cannot be read are left out and recorded when that is allowed."""
+    unreadable: list[ReadError] = []
+    while True:
+        cube = allocate(request, len(shard.chips))
+        try:
+            for window in shard.windows(window_px(request, scenes, READ_BUDGET_BYTES)):
+                fill(cube, request, scenes, window)
+        except ReadError as error:
+            left = [scene for scene in scenes if scene.id != error.scene]
+            if not skip_unreadable or len(left) == len(scenes):
+                raise
+            log.warning("left out: %s", error)
+            unreadable.append(error)
+            scenes = left
+            continue
+        if unreadable:
+            told = {f"unreadable: {error.scene}": 1 for error in unreadable}
+            cube.records[:] = [replace(found, dropped={**found.dropped, **told}) for found in cube.records]
+        return cube
 
 
 def build_and_write(work: Work, shard: Shard) -> ShardDone:
@@ -130,9 +156,7 @@ def _records(
                     name: SourceRecord(found.clear, found.dates, found.scenes, found.seen, found.dropped)
                     for name, found in sources.items()
                 },
-                labels={
-                    label.name: _label_record(arrays["label", label.name][index], label) for label in work.labels
-                },
+                labels={label.name: _label_record(arrays["label", label.name][index], label) for label in work.labels},
             )
         )
     return tuple(records)

@@ -227,16 +227,11 @@ def _same_wish(storage: Storage, recipe: Recipe, aoi: Aoi) -> None:
 
 def _wish(storage: Storage) -> tuple[Recipe, Aoi]:
     """The recipe and the area that a dataset, finished or not, was asked for with."""
-    import json
-
-    import shapely
-
     from recipes.read import parse_recipe
-    from tiling.aoi import Aoi
+    from tiling.aoi import read_aoi_document
 
     recipe = parse_recipe(_document(storage, RECIPE).decode(), name=f"{storage.url}/{RECIPE}")
-    feature = json.loads(_document(storage, REGION))["features"][0]
-    return recipe, Aoi(feature["properties"]["name"], shapely.from_geojson(json.dumps(feature["geometry"])))
+    return recipe, read_aoi_document(_document(storage, REGION), f"{storage.url}/{REGION}")
 
 
 def _document(storage: Storage, name: str) -> bytes:
@@ -262,9 +257,7 @@ def aoi_document(aoi: Aoi) -> bytes:
     return json.dumps({"type": "FeatureCollection", "features": [feature]}).encode()
 
 
-def build_shards(
-    prepared: Prepared, request: Request, console: Console, *, only: Sequence[int] | None = None
-) -> None:
+def build_shards(prepared: Prepared, request: Request, console: Console, *, only: Sequence[int] | None = None) -> None:
     """Build the shards that are not there yet, or those of them named in ``only``.
 
     Raises IncompleteError when some fail.
@@ -300,7 +293,7 @@ def finish(prepared: Prepared, console: Console) -> None:
     plan = prepared.plan
     with console.stage("publishing"):
         records = [record for shard in journal(prepared.build) for record in shard.chips]
-        index = index_bytes(records, footprints(plan.chips))
+        index = index_bytes(records, list(footprints(plan.chips)))
         series = [request.name for request in plan.requests if request.time is not None and request.time.series]
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
         publish(prepared.build, records, {INDEX: index}, trim=steps)
@@ -317,7 +310,14 @@ def check(dataset: str, console: Console) -> CheckReport:
     if not is_published(storage):
         raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
     with console.stage("checking") as stage:
-        return check_store(storage, promises=promises(*_wish(storage)), on_progress=stage.advance)
+        told = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            stage.advance(done - told, f"of {total} objects")
+            told = done
+
+        return check_store(storage, promises=promises(*_wish(storage)), on_progress=progress)
 
 
 def info(dataset: str) -> Info:
@@ -330,4 +330,6 @@ def info(dataset: str) -> Info:
 
 def summary(out: str) -> str:
     """A few lines about a published dataset and how to open it."""
-    return info(out).as_text()
+    from flows.words import describe
+
+    return describe(info(out))

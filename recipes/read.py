@@ -55,7 +55,7 @@ def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
     problems = [f"line {line}: key {key!r} stands twice; keep one" for line, key in _repeated(node)]
     if problems:
         raise RecipeError(name, tuple(problems))
-    document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    document = yaml.load(text, Loader=_Loader)
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:

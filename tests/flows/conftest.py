@@ -77,8 +77,3 @@ def curate() -> Curate:
         )
 
     return run
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

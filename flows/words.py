@@ -1,0 +1,50 @@
+"""Numbers about a dataset as lines for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chips.info import Info
+
+SPLITS = ("train", "val", "test", "buffer")
+
+
+def human(size: float) -> str:
+    """A number of bytes for people: ``1.5 GB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def split_shares(splits: Mapping[str, int]) -> str:
+    """``train 21 (41%), val 4 (8%) …`` in the usual order."""
+    total = sum(splits.values())
+    named = [name for name in SPLITS if name in splits]
+    return ", ".join(f"{name} {splits[name]} ({splits[name] / total:.0%})" for name in named)
+
+
+def describe(info: Info) -> str:
+    """What lies in a folder: state, chips, arrays, sources, size."""
+    lines = [f"{info.url}: {info.summary}"]
+    if info.splits:
+        lines.append(f"  splits   {split_shares(info.splits)}")
+    if info.status:
+        lines.append(f"  status   {', '.join(f'{count} {name}' for name, count in sorted(info.status.items()))}")
+    lines += [f"           {count} × {reason}" for reason, count in info.reasons.items()]
+    for variable in info.variables:
+        shape = ", ".join(f"{dim} {size}" for dim, size in zip(variable.dims, variable.shape, strict=True))
+        name = f"{variable.group}/{variable.name}"
+        lines.append(f"  {name:<20} {variable.dtype:<14} ({shape})  {human(variable.stored_bytes)}")
+    for name, source in info.sources.items():
+        if source.first is not None and source.last is not None:
+            span = f"{source.dates} dates from {source.first:%Y-%m-%d} to {source.last:%Y-%m-%d}"
+            lines.append(f"  {name:<8} {source.scenes} scenes, {span}, {source.clear:.0%} clear")
+        else:
+            lines.append(f"  {name:<8} {source.scenes} scenes")
+    ratio = f", {info.ratio:.1f} times less than raw" if info.ratio else ""
+    lines.append(f"  size     {human(info.stored_bytes)}{ratio}; curate {info.curate or '(unpublished)'}")
+    return "\n".join(lines)
