@@ -56,12 +56,9 @@ def lock_bytes(rows: Sequence[LockedItem]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    footprints = [row.scene.footprint if row.scene else item_geometry(row.item) for row in rows]
-    columns = {
-        **_item_columns(rows, footprints),
-        **_property_columns(rows),
-        **_curate_columns(rows),
-    }
+    with no_collector():
+        footprints = [row.scene.footprint if row.scene else item_geometry(row.item) for row in rows]
+        columns = {**_item_columns(rows, footprints), **_property_columns(rows), **_curate_columns(rows)}
     metadata = {"geo": json.dumps(_geo(footprints)), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
     table = pa.table(columns).replace_schema_metadata(metadata)
     sink = io.BytesIO()

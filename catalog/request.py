@@ -172,6 +172,7 @@ def _scenes(
     items: Sequence[Item], keys: Sequence[str], source: str, table: Collection, bands: Sequence[str]
 ) -> list[Scene]:
     from catalog.scenes import says_projection, to_scene
+    from catalog.search import no_collector
 
     def scene(at: int) -> Scene:
         return to_scene(
@@ -184,7 +185,8 @@ def _scenes(
         )
 
     if all(says_projection(item, table, bands) for item in items):
-        return [scene(at) for at in range(len(items))]
+        with no_collector():
+            return [scene(at) for at in range(len(items))]
     log.info("%s: items of %s say no projection; opening their files to find it", source, table.id)
     with concurrent.futures.ThreadPoolExecutor(OPENERS) as pool:
         return list(pool.map(scene, range(len(items))))

@@ -135,11 +135,10 @@ class StacApi:
         _check_interval(start, end)
         check_query(query or {})
         client = self._connect()
-        fine = shapely.get_num_coordinates(geometry) > MAX_VERTICES
         limit = min(limit_page, self.endpoint.page_limit) if self.endpoint else limit_page
         asked: dict[str, Any] = {
             "collections": list(collections),
-            "intersects": json.loads(shapely.to_geojson(shapely.convex_hull(geometry) if fine else geometry)),
+            "intersects": json.loads(shapely.to_geojson(_outline(geometry))),
             "limit": limit,
             "datetime": None if start is None and end is None else (_rfc3339(start), _rfc3339(end)),
         }
@@ -315,7 +314,10 @@ def item_interval(item: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime] | 
 
 def parse_time(text: str | dt.datetime) -> dt.datetime:
     """A time of an item, in UTC. Without a zone it is taken as UTC."""
-    time = text if isinstance(text, dt.datetime) else dt.datetime.fromisoformat(text)
+    try:
+        time = text if isinstance(text, dt.datetime) else dt.datetime.fromisoformat(text)
+    except (ValueError, TypeError) as error:
+        raise CatalogError("catalog", f"an item has the time {text!r}; wanted one like 2020-06-01T10:00:00Z") from error
     return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
 
 
@@ -354,6 +356,19 @@ def _cut_at_antimeridian(geometry: shapely.Geometry) -> shapely.Geometry:
         shapely.intersection(east, shapely.box(-180, -90, 180, 90)),
         affinity.translate(shapely.intersection(east, shapely.box(180, -90, 540, 90)), -360),
     )
+
+
+def _outline(geometry: shapely.Geometry) -> shapely.Geometry:
+    """The area as it is sent: itself, or its hull when it is too fine; a hull on each side of the antimeridian."""
+    import shapely
+
+    if shapely.get_num_coordinates(geometry) <= MAX_VERTICES:
+        return geometry
+    minx, miny, maxx, maxy = shapely.bounds(geometry)
+    if maxx - minx <= 180:
+        return shapely.convex_hull(geometry)
+    halves = (shapely.box(minx, miny, 0, maxy), shapely.box(0, miny, maxx, maxy))
+    return shapely.union_all([shapely.convex_hull(shapely.intersection(geometry, half)) for half in halves])
 
 
 def _keep(
@@ -430,7 +445,7 @@ def _absolute(item: Item, at: str, root: str) -> Item:
 
 @contextlib.contextmanager
 def no_collector() -> Iterator[None]:
-    """Without the cycle collector: it walks every item again and again while more are read, two thirds of the time."""
+    """Without the cycle collector: it walks all items again and again while more are made, two thirds of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -219,6 +219,15 @@ def test_a_fine_area_is_sent_as_its_hull_and_cut_here(api: Api, s2_item: Callabl
     assert len(api.asked[0]["intersects"]["coordinates"]) == 1  # no hole
 
 
+def test_a_fine_area_over_the_antimeridian_is_sent_as_two_hulls(api: Api) -> None:
+    sides = [shapely.Point(x, -17).buffer(0.5, quad_segs=100) for x in (179, -179)]
+    assert StacApi(api.url).search(S2, shapely.MultiPolygon(sides), START, END) == []
+    sent = shapely.geometry.shape(api.asked[0]["intersects"])
+    assert sent.geom_type == "MultiPolygon"
+    assert not sent.intersects(shapely.Point(0, -17))
+    assert sent.buffer(1e-6).covers(shapely.MultiPolygon(sides))
+
+
 def test_an_unknown_collection_is_an_error_and_an_empty_answer_is_not(api: Api) -> None:
     api.items = []
     client = StacApi(api.url)

@@ -253,3 +253,11 @@ def test_a_bbox_over_the_antimeridian_stands_in_for_a_missing_geometry() -> None
     assert shapely.intersects(footprint, shapely.Point(179.5, 0.5))
     assert not shapely.intersects(footprint, shapely.Point(0, 0.5))
     assert item_geometry({"geometry": None}) is None
+
+
+def test_a_time_that_is_none_is_named(
+    tmp_path: Path, s2_item: Callable[..., Item], write_catalog: Callable[..., Path]
+) -> None:
+    catalog = open_catalog(write_catalog(tmp_path / "c", [s2_item(properties={"datetime": "last summer"})]))
+    with pytest.raises(CatalogError, match="an item has the time 'last summer'"):
+        catalog.search(S2, HERE, day("2020-01-01"), None)
