@@ -88,7 +88,9 @@ def compare(options: argparse.Namespace) -> None:
     warm = lay_job(folder / "warm", world, 1)
     names = options.only or list(COMMANDS)
     for name in names:  # compiled kernels, page cache
-        run(name, warm, folder)
+        run(name, warm, folder, keep=True)
+    if {"curate", "odc-stac"} <= set(names):
+        print(f"{same_pixels(folder / 'out-curate', folder / 'out-odc-stac')} chip dates hold the same 10 m pixels")
     costs: dict[str, list[Cost]] = {f"{name} {area}": [] for area in jobs for name in names}
     for turn in range(options.rounds):
         for area, job in jobs.items():
@@ -168,8 +170,36 @@ def lay_job(folder: Path, world: Path, side: int) -> Job:
     return Job(str(items), str(world / "catalog.json"), str(aoi), str(recipe), epsg, bounds)
 
 
-def run(name: str, job: Job, folder: Path) -> Cost:
-    """One contestant in a process of its own, its output measured and removed."""
+def same_pixels(ours: Path, bare: Path) -> int:
+    """How many dates of chips were compared (bands of 10 m: copied, not resampled); exits when one differs."""
+    import numpy as np
+    import xarray as xr
+
+    ds = xr.open_zarr(ours / "chips.zarr", group="s2", mask_and_scale=False)
+    cube = xr.open_zarr(bare, consolidated=False)
+    compared = 0
+    for chip in range(ds.sizes["chip"]):
+        one = ds.isel(chip=chip)
+        x0, y0 = float(one.x0), float(one.y0)
+        half, side = RESOLUTION_M / 2, CHIP_PX * RESOLUTION_M
+        window = cube.sel(x=slice(x0 + half, x0 + side - half), y=slice(y0 - half, y0 - side + half))
+        days = {str(time)[:10]: step for step, time in enumerate(window.time.values)}
+        for step, acquired in enumerate(one.acquired.values):
+            if np.isnat(acquired):  # padding
+                continue
+            day = days[str(acquired)[:10]]
+            for band, asset in (("blue", "B02"), ("nir", "B08")):
+                got = one.reflectance.isel(time=step).sel(band=band).values
+                raw = window[asset].isel(time=day).values
+                shifted = np.where(raw > 0, np.maximum(raw.astype("int32") - 1000, 1), 0)
+                if not (np.array_equal(got, raw) or np.array_equal(got, shifted)):
+                    sys.exit(f"chip {one.chip.values!s}, {band}, {acquired!s:.10}: curate and odc-stac differ")
+            compared += 1
+    return compared
+
+
+def run(name: str, job: Job, folder: Path, *, keep: bool = False) -> Cost:
+    """One contestant in a process of its own; its output is measured and, unless kept, removed."""
     out = folder / f"out-{name}"
     shutil.rmtree(out, ignore_errors=True)
     document = folder / "job.json"
@@ -181,7 +211,8 @@ def run(name: str, job: Job, folder: Path) -> Cost:
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"{name} failed")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    shutil.rmtree(out)
+    if not keep:
+        shutil.rmtree(out)
     # ru_maxrss is in kilobytes on Linux.
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, size / 1e6)
 
@@ -231,30 +262,44 @@ def stackstac_to_zarr(job: Job, out: str) -> None:
     import pystac
     import rasterio.enums
     import stackstac
+    import xarray as xr
 
-    stack = stackstac.stack(
-        pystac.ItemCollection.from_file(job.items),
-        assets=list(ASSETS),
-        epsg=job.epsg,
-        resolution=RESOLUTION_M,
-        bounds=job.bounds,
-        snap_bounds=False,
-        dtype=np.dtype("uint16"),
-        fill_value=np.uint16(0),
-        rescale=False,
-        resampling=rasterio.enums.Resampling.nearest,
-        chunksize=BLOCK_PX,
-        properties=False,
-        band_coords=False,
-        xy_coords=False,
-    )
-    stack.attrs = {}
-    days = stack.assign_coords(time=stack.time.dt.floor("D"))
-    cube = days.groupby("time").map(stackstac.mosaic, nodata=0, reverse=True).drop_vars("id", errors="ignore")
-    block = tuple(min(BLOCK_PX, size) for size in cube.shape[2:])
-    encoding = {"chunks": (1, 1, CHIP_PX, CHIP_PX), "shards": (1, 1, *block), "compressors": compressors()}
-    plain = cube.assign_coords(band=np.arange(cube.sizes["band"])).rename("cube").to_dataset()
-    plain.to_zarr(out, encoding={"cube": encoding}, zarr_format=3, consolidated=False)
+    def stack(assets: Sequence[str], resampling: rasterio.enums.Resampling) -> xr.DataArray:
+        cube = stackstac.stack(
+            pystac.ItemCollection.from_file(job.items),
+            assets=list(assets),
+            epsg=job.epsg,
+            resolution=RESOLUTION_M,
+            bounds=job.bounds,
+            snap_bounds=False,
+            dtype=np.dtype("uint16"),
+            fill_value=np.uint16(0),
+            rescale=False,
+            resampling=resampling,
+            chunksize=BLOCK_PX,
+            properties=False,
+            band_coords=False,
+            xy_coords=False,
+        )
+        cube.attrs = {}  # a RasterSpec, which Zarr cannot store
+        days = cube.assign_coords(time=cube.time.dt.floor("D"), band=np.arange(len(assets)))
+        mosaic: xr.DataArray = days.groupby("time").map(stackstac.mosaic, nodata=0, reverse=True)
+        return mosaic.drop_vars("id", errors="ignore")
+
+    cubes = {
+        "reflectance": stack(ASSETS[:-1], rasterio.enums.Resampling.bilinear),
+        "scl": stack(ASSETS[-1:], rasterio.enums.Resampling.nearest).squeeze("band"),
+    }
+    encoding = {}
+    for name, cube in cubes.items():
+        ones = (1,) * (cube.ndim - 2)
+        block = tuple(min(BLOCK_PX, size) for size in cube.shape[-2:])
+        encoding[name] = {
+            "chunks": (*ones, CHIP_PX, CHIP_PX),
+            "shards": (*ones, *block),
+            "compressors": compressors(),
+        }
+    xr.Dataset(cubes).to_zarr(out, encoding=encoding, zarr_format=3, consolidated=False)
 
 
 BARE: dict[str, Callable[[Job, str], None]] = {"odc-stac": odc_to_zarr, "stackstac": stackstac_to_zarr}
