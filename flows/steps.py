@@ -150,27 +150,29 @@ def prepare(request: Request, console: Console) -> Prepared | None:
 
     A build that was begun keeps its lock: the catalog is not asked again. Its shards are verified by content.
     """
+    from chips.storage import open_storage
+    from chips.write import is_published, open_build
+
+    recipe, aoi = _open(request)
+    if "://" in request.out or Path(request.out).exists():
+        storage = open_storage(request.out)
+        begun = open_build(storage)
+        if begun is not None or is_published(storage):
+            _same_wish(storage, recipe, aoi)
+        if is_published(storage):
+            return None
+        if begun is not None:
+            return _continue(storage, recipe, aoi, console)
+    return _begin(request, recipe, aoi, console)
+
+
+def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prepared:
     from catalog.lock import lock_bytes
     from chips.storage import open_storage
-    from chips.write import finished_shards, is_published, open_build, start_build
+    from chips.write import start_build
     from flows.plan import lay_area, make_plan, search
     from recipes.read import dump_recipe
 
-    recipe, aoi = _open(request)
-    storage = open_storage(request.out, create=True)
-    begun = open_build(storage)
-    if begun is not None or is_published(storage):
-        _same_wish(storage, recipe, aoi)
-    if is_published(storage):
-        return None
-    if begun is not None:
-        console.say(f"continuing the build in {request.out}")
-        prepared = _reopen(storage, recipe, aoi, begun, console)
-        ref = start_build(storage, prepared.plan.layout, prepared.plan.fingerprint)
-        with console.stage("verifying what is there"):
-            done = finished_shards(ref)
-        console.say(f"{len(done)} of {len(prepared.plan.shards)} shards are there and intact")
-        return _prepared(prepared.plan, ref, done)
     with console.stage("laying chips"):
         area = lay_area(recipe, aoi)
     with console.stage("searching scenes"):
@@ -178,7 +180,20 @@ def prepare(request: Request, console: Console) -> Prepared | None:
     with console.stage("planning"):
         plan = make_plan(recipe, area, locked)
     documents = {SCENES: lock_bytes(plan.locked), RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
-    return _prepared(plan, start_build(storage, plan.layout, plan.fingerprint, documents), set())
+    ref = start_build(open_storage(request.out, create=True), plan.layout, plan.fingerprint, documents)
+    return _prepared(plan, ref, set())
+
+
+def _continue(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Prepared:
+    from chips.write import finished_shards, start_build
+
+    console.say(f"continuing the build in {storage.url}")
+    plan = _plan_from_lock(storage, recipe, aoi, console)
+    ref = start_build(storage, plan.layout, plan.fingerprint)
+    with console.stage("verifying what is there"):
+        done = finished_shards(ref)
+    console.say(f"{len(done)} of {len(plan.shards)} shards are there and intact")
+    return _prepared(plan, ref, done)
 
 
 def reopen(request: Request, console: Console) -> Prepared:
@@ -191,18 +206,16 @@ def reopen(request: Request, console: Console) -> Prepared:
     begun = open_build(storage)
     if begun is None:
         raise OutputError(request.out, "holds no unfinished build; start it with 'curate build'")
-    prepared = _reopen(storage, recipe, aoi, begun, console)
-    return _prepared(prepared.plan, begun, finished_shards(begun, verify=False))
+    plan = _plan_from_lock(storage, recipe, aoi, console)
+    return _prepared(plan, begun, finished_shards(begun, verify=False))
 
 
-def _reopen(storage: Storage, recipe: Recipe, aoi: Aoi, begun: BuildRef, console: Console) -> Prepared:
+def _plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
     from catalog.lock import read_lock
     from flows.plan import lay_area, make_plan
 
-    lock = _document(storage, SCENES)
     with console.stage("planning from the lock"):
-        plan = make_plan(recipe, lay_area(recipe, aoi), read_lock(lock))
-    return Prepared(plan, begun, ())
+        return make_plan(recipe, lay_area(recipe, aoi), read_lock(_document(storage, SCENES)))
 
 
 def _prepared(plan: Plan, ref: BuildRef, done: set[int]) -> Prepared:
