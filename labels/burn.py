@@ -2,7 +2,8 @@
 
 The rules are those of ``rasterio.features.rasterize`` (GDAL), and tests hold the masks equal. What differs is where the
 arithmetic happens: in pixels counted from the zone's origin and not from the window's corner, so that a pixel never
-depends on the window it was drawn in. In GDAL it does, where a line passes within rounding of a pixel's centre.
+depends on the window it was drawn in. In GDAL it does, where a line passes within rounding of a pixel's centre. And
+"touched" means that they share some area, where GDAL now and then burns a pixel that a line only meets at a corner.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def burn_polygons(
 def _fill(out, code, first, last, rings, x, y, row0, col0):  # type: ignore[no-untyped-def]  # numba infers them
     """Burn the pixels whose centre lies inside, by the even-odd rule.
 
-    A centre on the edge belongs to the polygon on left and on level edges, and does not on right ones.
+    A centre on the shell belongs to the polygon on its left and its level edges and not on its right ones; one on
+    the edge of a hole belongs to what lies right of it or below.
     """
     height = out.shape[0]
     start, stop = rings[first], rings[last]
@@ -73,7 +75,7 @@ def _fill(out, code, first, last, rings, x, y, row0, col0):  # type: ignore[no-u
             for row in range(max(math.ceil(a - 0.5), top), min(math.ceil(b - 0.5), bottom)):
                 n[row - top + 1] += 1
             row = math.floor(a)
-            if a == b == row + 0.5 and top <= row < bottom:
+            if ring == first and a == b == row + 0.5 and top <= row < bottom:
                 _span(out, code, row - row0, min(x[k], x[k + 1]) - col0, max(x[k], x[k + 1]) - col0)
     begin = np.cumsum(n)
     crossings = np.empty(begin[-1], np.float64)
@@ -128,7 +130,8 @@ def _trace(out, code, x1, y1, x2, y2, row0, col0):  # type: ignore[no-untyped-de
         for row in range(max(math.floor(y1), row0), min(math.ceil(y2), row0 + height)):
             enter = x1 + (max(y1, row) - y1) * slope
             leave = x2 if row + 1 >= y2 else x1 + (row + 1 - y1) * slope
-            cols = (math.floor(min(enter, leave)), math.ceil(max(enter, leave)) - 1)
+            # Through a corner it touches two pixels, not four; without the tolerance rounding would pick at random.
+            cols = (math.floor(min(enter, leave) + ALIGNED_PX), math.ceil(max(enter, leave) - ALIGNED_PX) - 1)
             _block(out, code, (row, row), cols, row0, col0)
 
 
