@@ -95,19 +95,22 @@ class Survey(NamedTuple):
     height: NDArray[np.float32]
 
 
+def _scratch(path: Path, dtype: type[np.generic], shape: tuple[int, int]) -> NDArray[Any]:
+    """An array in a file of its own. The room is claimed at once: a full disk is an error here, not a crash later."""
+    with path.open("wb") as file:
+        size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
 def _survey(scratch: Path, spec: WorldSpec, raster: Raster) -> Survey:
-    """Compute the ground of a raster once, for all dates."""
-    arrays = Survey(
-        *(
-            np.lib.format.open_memmap(
-                scratch / f"{raster.epsg}_{int(raster.step_x)}_{name}.npy",
-                mode="w+",
-                dtype=np.uint8 if name == "surface" else np.float32,
-                shape=raster.shape,
-            )
-            for name in Survey._fields
-        )
-    )
+    """Compute the ground of a raster once, for all dates; ``scratch`` is a folder of its own."""
+    scratch.mkdir()
+    kinds = {"surface": np.uint8}
+    arrays = Survey(*(_scratch(scratch / name, kinds.get(name, np.float32), raster.shape) for name in Survey._fields))
     blocks = land.blocks_of(around(spec, raster), spec.seed)
     for row in range(0, raster.shape[0], STRIPE):
         rows = slice(row, min(row + STRIPE, raster.shape[0]))
@@ -272,7 +275,7 @@ def _write_parts(world: World, progress: Callable[[str, int, int], None]) -> Non
     vectors: list[Future[Any]] = []
     with ThreadPoolExecutor(max(os.cpu_count() or 1, 1)) as pool:
         surveys = {
-            (tile.name, size): pool.submit(_survey, scratch, spec, tile.rasters[size])
+            (tile.name, size): pool.submit(_survey, scratch / f"{tile.name}_{size}", spec, tile.rasters[size])
             for tile in tiles
             for size in sizes
         }
