@@ -52,7 +52,8 @@ class CubeRequest:
     """(band, method) where the recipe asks for another method than the kind's."""
     apply_mask: bool = False
     """Series and single: make hidden pixels void. By default the pixels stay and the mask lies beside them."""
-    reader: str = "odc-stac"
+    reader: str = "rasterio"
+    """Key of ``cube.load.READERS``; all give the same pixels, this one with the least copying."""
     steps: int = 1
     """Length of the time axis; ``steps_needed`` tells."""
 

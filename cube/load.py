@@ -57,6 +57,10 @@ READ_FAILURES = (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, Un
 """What a bad file makes of itself."""
 
 
+NO_FILE = "scene://none"
+"""Stands where a scene lacks a band."""
+
+
 class Reader(Protocol):
     """Reads steps of scenes onto one grid."""
 
@@ -116,10 +120,15 @@ def read_odc(
 ) -> xr.DataArray:
     """Read with odc-stac; see ``Reader``."""
     import odc.stac
+    import pystac
 
     items, files = _items(steps, bands, geobox)
     if not items:
         return _empty(len(steps), bands, geobox, dtype, fill)
+    for item in items:
+        for band in set(bands) - set(item.assets):
+            # odc-stac takes the first item for a model of all.
+            item.add_asset(band, pystac.Asset(NO_FILE, media_type=pystac.MediaType.COG))
     with rasterio.Env(**GDAL_ENV):
         loaded = odc.stac.load(
             items,
@@ -153,7 +162,7 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
 class _OdcFile(RioReader):
     """What odc-loader calls a reader: one file, opened on demand."""
 
-    def __init__(self, file: _File, src: RasterSource, ctx: Any) -> None:
+    def __init__(self, file: _File | None, src: RasterSource, ctx: Any) -> None:
         super().__init__(src, ctx)
         self._file = file
 
@@ -164,7 +173,10 @@ class _OdcFile(RioReader):
         # off, and lets GDAL guess the filter.
         assert cfg.dtype is not None  # read_odc gives both
         assert cfg.fill_value is not None
-        pixels = read_file(self._file, dst_geobox, resampling=cfg.resampling, dtype=cfg.dtype, fill=cfg.fill_value)
+        if self._file is None:
+            pixels = np.full(dst_geobox.shape, cfg.fill_value, cfg.dtype)
+        else:
+            pixels = read_file(self._file, dst_geobox, resampling=cfg.resampling, dtype=cfg.dtype, fill=cfg.fill_value)
         if dst is not None:
             dst[...] = pixels
         return (slice(None), slice(None)), pixels
@@ -178,7 +190,7 @@ class _OdcDriver(RioDriver):
         self._files = files
 
     def open(self, src: RasterSource, ctx: Any) -> _OdcFile:
-        return _OdcFile(self._files[src.uri], src, ctx)
+        return _OdcFile(None if src.uri == NO_FILE else self._files[src.uri], src, ctx)
 
 
 def read_stackstac(

@@ -145,8 +145,8 @@ def _next_edge(moment: dt.datetime, spec: TimeSpec) -> dt.datetime:
         return moment + dt.timedelta(days=spec.days)
     if spec.composite == "yearly":
         return dt.datetime(moment.year + 1, 1, 1, tzinfo=dt.UTC)
-    # Months count from March for the meteorological seasons: DJF, MAM, JJA, SON.
-    step = 3 if spec.composite == "seasonal" else 1
+    # Months since the year 0. Meteorological seasons (DJF, MAM, JJA, SON) begin one month before a whole quarter.
+    step, early = (3, 1) if spec.composite == "seasonal" else (1, 0)
     month = moment.year * 12 + moment.month - 1
-    month += step - month % step
+    month += step - (month + early) % step
     return dt.datetime(month // 12, month % 12 + 1, 1, tzinfo=dt.UTC)

@@ -46,11 +46,9 @@ def austria_scenes(austria: Path) -> list[Scene]:
             path = folder / f"{key}.tif"
             with rasterio.open(path) as file:
                 grid = tuple(file.transform)[:6]
-                assets.append(
-                    Asset(band, key, str(path), 32633, grid, file.shape, file.dtypes[0], file.nodata)  # type: ignore[arg-type]
-                )
+                assets.append(Asset(band, key, str(path), 32633, grid, file.shape, file.dtypes[0], file.nodata))
                 bounds = file.bounds
-        extent = odc_box(*bounds, "EPSG:32633").to_crs("EPSG:4326")
+        extent = odc_box(bounds.left, bounds.bottom, bounds.right, bounds.top, "EPSG:32633").to_crs("EPSG:4326")
         time = dt.datetime.strptime(folder.name.split("_")[2], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
         scenes.append(
             Scene(folder.name, "s2", "sentinel-2-l2a", time, folder.name, extent.geom, tuple(assets), tile="33UWP")
@@ -102,7 +100,7 @@ def make_scene(tmp_path: Path) -> SceneFactory:
                 file.write(layers)
             shape = (int(layers.shape[1]), int(layers.shape[2]))
             grid = tuple(transform)[:6]
-            assets.append(Asset(band, band, str(path), epsg, grid, shape, str(values.dtype), nodata))  # type: ignore[arg-type]
+            assets.append(Asset(band, band, str(path), epsg, grid, shape, str(values.dtype), nodata))
             grids.append(GeoBox(shape, transform, f"EPSG:{epsg}").extent.to_crs("EPSG:4326", resolution=res * 16))
         acquired = None if day is None else dt.datetime(2020, 1, 1, 10, tzinfo=dt.UTC) + dt.timedelta(days=day)
         return Scene(
