@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog.lock import LockedItem, scenes_from_lock
+from catalog.lock import LockedItem, read_lock, scenes_from_lock
 from catalog.request import find
 from catalog.search import Catalog, open_catalog
 from catalog.signing import sign
@@ -81,6 +81,8 @@ class Plan:
     scenes: Mapping[str, tuple[Scene, ...]]
     """Scenes of each source, by its name."""
     labels: tuple[LabelSource, ...]
+    lock: bytes
+    """The lock that all this was planned from, as it is stored."""
     locked: tuple[LockedItem, ...]
     layout: Layout
 
@@ -92,11 +94,9 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Same fingerprint, same dataset: recipe, area, locked scenes and our version."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.lock)
         for part in (self.name, self.recipe.fingerprint, self.aoi.fingerprint, __version__):
             digest.update(part.encode() + b"\0")
-        for item in self.locked:
-            digest.update(repr((item.source, item.item["id"], item.status)).encode() + b"\0")
         return digest.hexdigest()
 
 
@@ -200,9 +200,10 @@ def _need_some(name: str, collection: str, found: Sequence[LockedItem], interval
     )
 
 
-def make_plan(recipe: Recipe, area: Area, locked: Sequence[LockedItem]) -> Plan:
-    """The plan of a build, from what was locked. Opens the vector labels (once for the whole build), reads no pixel."""
+def make_plan(recipe: Recipe, area: Area, lock: bytes) -> Plan:
+    """The plan of a build, from its lock alone. Opens the labels (once for the whole build), reads no pixel."""
     name = recipe.name or area.aoi.name
+    locked = read_lock(lock)
     scenes = {source: tuple(scenes_from_lock(locked, source)) for source in recipe.sources}
     requests = tuple(
         _request(source, spec, recipe, scenes[source], area.chips) for source, spec in recipe.sources.items()
@@ -228,7 +229,8 @@ def make_plan(recipe: Recipe, area: Area, locked: Sequence[LockedItem]) -> Plan:
         requests=requests,
         scenes=scenes,
         labels=labels,
-        locked=tuple(locked),
+        lock=lock,
+        locked=locked,
         layout=_layout(name, recipe, requests, scenes, labels, len(order), per_shard),
     )
 

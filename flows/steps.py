@@ -122,6 +122,7 @@ def _open(request: Request) -> tuple[Recipe, Aoi]:
 
 def preview(request: Request, console: Console) -> Forecast:
     """What a build would do, without writing anything or reading a pixel."""
+    from catalog.lock import lock_bytes
     from flows.forecast import Forecast
     from flows.plan import lay_area, make_plan, search
 
@@ -129,9 +130,9 @@ def preview(request: Request, console: Console) -> Forecast:
     with console.stage("laying chips"):
         area = lay_area(recipe, aoi)
     with console.stage("searching scenes"):
-        locked = search(recipe, area, console)
+        lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
-        plan = make_plan(recipe, area, locked)
+        plan = make_plan(recipe, area, lock)
     return Forecast.of(plan, request.out)
 
 
@@ -176,10 +177,10 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     with console.stage("laying chips"):
         area = lay_area(recipe, aoi)
     with console.stage("searching scenes"):
-        locked = search(recipe, area, console)
+        lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
-        plan = make_plan(recipe, area, locked)
-    documents = {SCENES: lock_bytes(plan.locked), RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
+        plan = make_plan(recipe, area, lock)
+    documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
     ref = start_build(open_storage(request.out, create=True), plan.layout, plan.fingerprint, documents)
     return _prepared(plan, ref, set())
 
@@ -211,11 +212,10 @@ def reopen(request: Request, console: Console) -> Prepared:
 
 
 def _plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
-    from catalog.lock import read_lock
     from flows.plan import lay_area, make_plan
 
     with console.stage("planning from the lock"):
-        return make_plan(recipe, lay_area(recipe, aoi), read_lock(_document(storage, SCENES)))
+        return make_plan(recipe, lay_area(recipe, aoi), _document(storage, SCENES))
 
 
 def _prepared(plan: Plan, ref: BuildRef, done: set[int]) -> Prepared:

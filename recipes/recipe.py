@@ -75,7 +75,7 @@ class SourceSpec(Model):
         try:
             names = self.band_names
         except CatalogError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(error.why) from error
         if len(set(names)) != len(names):
             raise ValueError(f"bands {list(self.bands)} name a band twice; name each band once")
         if self.orbit and self.table.kind != "sar":

@@ -63,7 +63,7 @@ def tiny_layout(n_chips: int = 5, shard_chips: int = 2) -> Layout:
                 {"scale_factor": 0.0001, "units": "1", "_FillValue": 0},
             ),
             Variable("s2", "scl", ("time", "y", "x"), (STEPS, PX, PX), "uint8", 0, {"flag_values": [0, 4, 9]}, True),
-            Variable("s2", "clear_mask", ("time", "y", "x"), (STEPS, PX, PX), "bool", 0),
+            Variable("s2", "clear_mask", ("time", "y", "x"), (STEPS, PX, PX), "bool", None),
             Variable("s2", "clear", ("time",), (STEPS,), "float32", float("nan")),
             Variable("s2", "acquired", ("time",), (STEPS,), "datetime64[s]", "NaT"),
             Variable("s1", "backscatter", ("time", "y", "x"), (3, PX, PX), "float32", float("nan"), {"units": "1"}),

@@ -61,8 +61,8 @@ def test_an_area_outside_the_catalog_is_told_with_its_place(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (("bands: [red, nir, swir16]", "bands: [red, nir, swir99]"), "did you mean 'swir16'"),
-        (("collection: sentinel-2-l2a", "collection: sentinel-2-l2b"), "did you mean 'sentinel-2-l2a'"),
+        (("bands: [red, nir, swir16]", "bands: [red, nir, swir99]"), "Did you mean 'swir22'"),
+        (("collection: sentinel-2-l2a", "collection: sentinel-2-l2b"), "Did you mean 'sentinel-2-l2a'"),
         (("2021-04-01/2021-08-01", "2021-08-01/2021-04-01"), "earlier date first"),
         (("size_px: 64", "size_m: 645"), "645"),
         (("min_cover: 0.3", "min_cover: 3"), "min_cover"),
@@ -204,8 +204,9 @@ def test_an_unwritable_folder_is_told_as_such(copy: Path) -> None:
 
 
 def test_a_plan_reads_no_pixel_and_writes_nothing(copy: Path) -> None:
-    for file in copy.rglob("*.tif"):
-        file.write_bytes(b"")
+    for source in ("sentinel-2-l2a", "sentinel-1-rtc", "cop-dem-glo-30"):
+        for file in (copy / source).rglob("*.tif"):
+            file.write_bytes(b"")
     request = make_request(aoi=str(copy / "region.geojson"), recipe=str(copy / "recipe.yaml"), out=str(copy / "out"))
     forecast = preview(request, PlainConsole())
     assert forecast.chips > 20

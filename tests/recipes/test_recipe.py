@@ -80,7 +80,7 @@ split: {shares: {train: 0.9, test: 0.3}}
     for sentence in (
         "holds no time",
         "1000",
-        "'sentinel-2-l2b' is not known; did you mean 'sentinel-2-l2a'?",
+        "collection 'sentinel-2-l2b' is not known. Did you mean 'sentinel-2-l2a'?",
         "band 'vx' is not in sentinel-1-rtc",
         "unknown key 'colection' in sources.dem; did you mean 'collection'?",
         "key 'collection' is missing in sources.dem",
@@ -125,7 +125,9 @@ def test_a_recipe_survives_being_written_out_and_read_again() -> None:
 
 def test_the_fingerprint_ignores_order_and_spelling_but_no_choice() -> None:
     here = parse_recipe(SMALL)
-    turned = parse_recipe("sources: {s2: {bands: [red, nir], collection: sentinel-2-l2a}}\ntime: 2018-04-01/2018-10-01\n")
+    turned = parse_recipe(
+        "sources: {s2: {bands: [red, nir], collection: sentinel-2-l2a}}\ntime: 2018-04-01/2018-10-01\n"
+    )
     assert here.fingerprint == turned.fingerprint
     assert here.fingerprint != parse_recipe(SMALL + "    apply_mask: true\n").fingerprint
 

@@ -421,3 +421,19 @@ def test_a_world_may_lie_anywhere(tmp_path: Path, lon: float, lat: float, zones:
     assert {int(item["properties"]["proj:code"][5:]) for item in items} == zones
     assert len({item["properties"]["s2:mgrs_tile"] for item in items}) == 2
     assert all(read(folder / "B04.tif").max() > 0 for folder, _ in items_of(world, "sentinel-2-l2a"))
+
+
+def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_world(tmp_path / "file" / "world", TINY)
+
+
+def test_a_world_half_removed_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path / "w", TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr("simulate.write.shutil.rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_world(tmp_path / "w", WorldSpec(size_px=64, dates=1, radar_dates=0, bands=("B04",)))
+    world = write_world(tmp_path / "w", TINY)
+    assert world.catalog.is_file()
