@@ -62,15 +62,16 @@ class Variable:
     """Lengths of ``dims``; ``time`` may be padded."""
     dtype: str
     """A NumPy name: bool, (u)int8…64, float32, float64, ``datetime64[s]`` (a coordinate, UTC)."""
-    fill: int | float | str
-    """What is read where nothing was written. ``"NaN"`` for floats and ``"NaT"`` for times; NaN itself is accepted."""
+    fill: int | float | str | None
+    """What is read where nothing was written: void. Kept as ``"NaN"`` for floats and ``"NaT"`` for times.
+
+    None for whole numbers and masks in which every value is an answer, as in a count of observations: they are 0 where
+    nothing was written.
+    """
     attrs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """CF attributes; JSON values."""
     void: bool | None = None
-    """Whether ``fill`` means *no data* and is also the CF ``_FillValue``, which xarray turns into NaN when it decodes.
-
-    None goes by ``_FillValue`` in ``attrs``. A count of observations is False: there 0 is an answer.
-    """
+    """Whether ``fill`` means void, and is the CF ``_FillValue`` too. Follows from ``fill``, so it need not be given."""
 
     def __post_init__(self) -> None:
         if self.dtype not in _ITEMSIZE:
@@ -79,16 +80,17 @@ class Variable:
             raise ValueError(f"{self.group}/{self.name}: dims {self.dims} (without chip) do not fit {self.shape}")
         _set(self, dims=tuple(self.dims), shape=tuple(int(length) for length in self.shape))
         given = self.attrs.get("_FillValue")
-        void = given is not None if self.void is None else self.void
+        void = self.fill is not None and self.void is not False
         fill: int | float | str
         if self.dtype == "datetime64[s]":
             fill, void = "NaT", True
         elif self.dtype.startswith("float"):
             # NaN is void by itself: no _FillValue needed, which xarray spells as base64 for floats.
-            fill = "NaN" if isinstance(self.fill, str) or math.isnan(self.fill) else float(self.fill)
-            void = fill == "NaN"
+            fill, void = "NaN", True
+            if isinstance(self.fill, int | float) and not math.isnan(self.fill):
+                raise ValueError(f"{self.group}/{self.name}: the void of floats is NaN, not {self.fill}")
         else:
-            fill = int(self.fill)
+            fill = int(self.fill or 0)
             if void and given is not None and int(given) != fill:
                 raise ValueError(f"{self.group}/{self.name}: _FillValue {given} is not the fill value {fill}")
         attrs = {key: _plain(value) for key, value in self.attrs.items() if key != "_FillValue"}
@@ -124,7 +126,7 @@ class Variable:
         """The fill value as Zarr spells it in JSON."""
         if self.dtype == "bool":
             return bool(self.fill)
-        return NAT if self.fill == "NaT" else self.fill
+        return NAT if self.fill == "NaT" else self.fill or 0
 
     def chunk_shape(self, n: int) -> tuple[int, ...]:
         """What is read at once, ``chip`` in front: one time of one chip with all bands; small arrays ``n`` chips."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # obstore writes `name#1` and renames it to `name`. A killed process leaves the former, which obstore never lists.
 _HALF_WRITTEN = re.compile(r"#\d+$")
 
+# A key below something that is a file, not a folder: obstore has no exception of its own for it.
+_NOT_A_FOLDER = "Not a directory (os error 20)"
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -37,9 +40,11 @@ class Storage:
 
         try:
             return bytes(obstore.get(self.store, key).bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
-        except obstore.exceptions.BaseError as error:
+        except (obstore.exceptions.BaseError, OSError) as error:
+            if _NOT_A_FOLDER in str(error):
+                return None
             raise self.failure(f"{key} cannot be read", error) from error
 
     def digest(self, key: str) -> tuple[int, str] | None:
@@ -51,9 +56,9 @@ class Storage:
             for piece in obstore.get(self.store, key).stream(min_chunk_size=8 * 2**20):
                 found.update(piece)
                 size += len(piece)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
-        except obstore.exceptions.BaseError as error:
+        except (obstore.exceptions.BaseError, OSError) as error:
             raise self.failure(f"{key} cannot be read", error) from error
         return size, found.hexdigest()
 
