@@ -19,7 +19,11 @@ Kernel = TypeVar("Kernel", bound="Callable[..., Any]")
 
 
 def jit(function: Kernel) -> Kernel:
-    """Compile a kernel: no GIL, cached on disk, strict floating point so that the bytes are the same everywhere."""
+    """Compile a kernel: no GIL, cached on disk, strict floating point so that the bytes are the same everywhere.
+
+    numba renews a cached kernel when its own file changes, not when one it calls does: after an edit of this module
+    remove the ``__pycache__`` beside it.
+    """
     compiled: Any = numba.njit(nogil=True, cache=True, fastmath=False)(function)
     return cast("Kernel", compiled)
 

@@ -62,7 +62,7 @@ CLOUD = (0.62, 0.64, 0.63, 0.63, 0.64, 0.65, 0.66, 0.67, 0.67, 0.60, 0.46, 0.33)
 """Reflectance of a thick cloud, by band."""
 HAZE = (0.16, 0.14, 0.115, 0.095, 0.085, 0.08, 0.075, 0.07, 0.065, 0.06, 0.04, 0.03)
 """What thin cirrus adds at most, by band: scattered blue first."""
-SKYLIGHT = (0.55, 0.50, 0.43, 0.37, 0.35, 0.33, 0.32, 0.31, 0.30, 0.30, 0.24, 0.22)
+SKYLIGHT = (0.62, 0.57, 0.51, 0.46, 0.44, 0.42, 0.41, 0.40, 0.39, 0.39, 0.33, 0.31)
 """Share of the light that is left in a cloud's shadow, by band."""
 
 # Green cover of a crop through the year: (day it begins to grow, day it is full, day it begins to ripen, day of
@@ -78,8 +78,8 @@ CALENDAR: dict[str, tuple[int, int, int, int, float, float]] = {
     "potato": (130, 168, 225, 255, 0.02, 0.05),
     "alfalfa": (70, 105, 320, 340, 0.35, 0.30),
 }
-CLOUDY = (0.3, 1.5, 0.05, 2.2, 0.7, 0.0, 0.0, 2.25)
-"""Cloudiness of the dates in turn, against the mean."""
+CLOUDY = (0.3, 1.5, 0.05, 1.9, 0.0, 0.5, 0.0, 2.75)
+"""Cloudiness of the dates in turn, against the mean; that of the fifth is another matter, see below."""
 BINS = 32
 """So many members of each surface, from the earliest and brightest to the latest and darkest."""
 
@@ -167,7 +167,7 @@ def acquisitions(spec: WorldSpec) -> tuple[Acquisition, ...]:
         zenith, azimuth = _sun(sensed, spec.lon, spec.lat)
         share = 0.0
         if spec.cloudiness > 0:
-            if index % 8 == 5:
+            if index % 8 == 4:
                 share = 1.0
             else:
                 # Seven dates of eight make up what the clouded one leaves of the mean; one of them is quite clear.

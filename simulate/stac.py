@@ -30,8 +30,8 @@ COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 EXTENSIONS = {
     "eo": "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
     "proj": "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-    "sat": "https://stac-extensions.github.io/sat/v1.1.0/schema.json",
-    "sar": "https://stac-extensions.github.io/sar/v1.2.0/schema.json",
+    "sat": "https://stac-extensions.github.io/sat/v1.0.0/schema.json",
+    "sar": "https://stac-extensions.github.io/sar/v1.0.0/schema.json",
     "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
     "class": "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 }

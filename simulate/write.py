@@ -241,17 +241,18 @@ def write_world(
     elif folder.exists() and not started.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(str(folder), "is not empty and holds no simulated world; name another folder or empty it")
     try:
-        if folder.exists():
-            _clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
         started.touch()
+        _clear(folder)
         _write_parts(world, progress or (lambda what, done, total: None))
         stac.write_json(
             marker, {"fingerprint": spec.fingerprint, "spec": json.loads(json.dumps(asdict(spec), default=str))}
         )
         started.unlink()
-    except PermissionError as error:
-        raise OutputError(str(folder), f"cannot be written ({error.strerror}); choose a folder of your own") from error
+    except OSError as error:
+        raise OutputError(
+            str(folder), f"cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
     return world
 
 
