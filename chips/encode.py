@@ -1,4 +1,4 @@
-"""From the values of one object to its bytes: a Zarr shard or, for small arrays, a Zarr chunk.
+"""From the values of one object to its bytes: a Zarr shard, or a Zarr chunk of a small array or a coordinate.
 
 Why not by zarr's own writer: it costs as much again as the compression itself, it reads a short last shard back before
 writing it (and fails if that one is damaged), and it lays the chunks of a shard along a Morton curve. Here the dates of
@@ -8,9 +8,10 @@ a chip lie side by side, so that a reader gets a whole series in one range. Test
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from chips.metadata import shuffled
+from chips.metadata import TEXT_LEVEL, coordinate_chunk, empty_value, shuffled
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,6 +68,29 @@ def encode_chunk(block: npt.NDArray[Any], shape: tuple[int, ...], fill: int | fl
         block = whole
     codec = Blosc("zstd", clevel=1, shuffle=shuffled(block.dtype.itemsize))
     return bytes(codec.encode(np.ascontiguousarray(block)))
+
+
+def encode_coordinate(values: Sequence[Any], dtype: str) -> list[bytes]:
+    """The chunks of a coordinate, each as long as ``coordinate_chunk`` says, the last one padded.
+
+    Args:
+        values: All values; text for the dtype ``string``.
+        dtype: Data type in the store.
+    """
+    import numpy as np
+    from numcodecs import Blosc, VLenUTF8, Zstd
+
+    (length,) = coordinate_chunk(len(values))
+    found = []
+    for start in range(0, len(values), length):
+        part = list(values[start : start + length])
+        part += [empty_value(dtype)] * (length - len(part))
+        if dtype == "string":
+            found.append(bytes(Zstd(level=TEXT_LEVEL).encode(VLenUTF8().encode(np.array(part, dtype=object)))))
+        else:
+            codec = Blosc("zstd", clevel=1, shuffle=shuffled(np.dtype(dtype).itemsize))
+            found.append(bytes(codec.encode(np.array(part, dtype=dtype))))
+    return found
 
 
 def _is_void(values: npt.NDArray[Any], fill: int | float | str | bool) -> bool:

@@ -9,7 +9,6 @@ from chips.layout import (
     CHIP_COORDINATES,
     COORDINATE_CHUNK,
     LAYOUT_VERSION,
-    NAT,
     STORE,
     TIME_ATTRS,
     Coordinate,
@@ -22,6 +21,9 @@ from chips.layout import (
 DOCUMENT = "zarr.json"
 
 CONVENTIONS = "CF-1.12"
+
+TEXT_LEVEL = 3
+"""Level of zstd for text."""
 
 # https://github.com/zarr-conventions/geo-proj, v1: one code in a group holds for its arrays.
 PROJ_CONVENTION = {
@@ -86,6 +88,25 @@ def shuffled(itemsize: int) -> int:
     return 0 if itemsize == 1 else 2
 
 
+def stored_dtype(coord: Coordinate) -> str:
+    """Data type of a coordinate in the store: times are int64."""
+    return "int64" if coord.dtype == "datetime64[s]" else coord.dtype
+
+
+def coordinate_chunk(length: int) -> tuple[int]:
+    """Shape of a chunk of a coordinate of that length."""
+    return (max(1, min(length, COORDINATE_CHUNK)),)
+
+
+def empty_value(dtype: str) -> int | str | bool:
+    """Fill value of a coordinate, as Zarr spells it: seen by nobody, because coordinates are written in full."""
+    if dtype == "string":
+        return ""
+    if dtype == "bool":
+        return False
+    return "NaN" if dtype.startswith("float") else 0
+
+
 def shape_of(variable: Variable, layout: Layout) -> tuple[int, ...]:
     """Published shape, ``chip`` in front."""
     steps = layout.group(variable.group).steps
@@ -120,16 +141,15 @@ def _variable(layout: Layout, variable: Variable) -> dict[str, Any]:
 
 def _chip_coordinate(layout: Layout, name: str) -> dict[str, Any]:
     dtype, attrs = CHIP_COORDINATES[name]
-    chunk = (min(layout.n_chips, COORDINATE_CHUNK),)
-    return _array((layout.n_chips,), ("chip",), dtype, chunk, _empty(dtype), _codecs(dtype), dict(attrs))
+    shape = (layout.n_chips,)
+    return _array(shape, ("chip",), dtype, coordinate_chunk(*shape), empty_value(dtype), _codecs(dtype), dict(attrs))
 
 
 def _coordinate(coord: Coordinate, group: Group) -> dict[str, Any]:
-    values = coordinate_values(coord, group.steps)
-    dtype = "int64" if coord.dtype == "datetime64[s]" else coord.dtype
+    shape = (len(coordinate_values(coord, group.steps)),)
     attrs = {**TIME_ATTRS, **coord.attrs} if coord.dtype == "datetime64[s]" else dict(coord.attrs)
-    shape = (len(values),)
-    return _array(shape, (coord.dim,), dtype, (max(len(values), 1),), _empty(coord.dtype), _codecs(dtype), attrs)
+    dtype = stored_dtype(coord)
+    return _array(shape, (coord.dim,), dtype, coordinate_chunk(*shape), empty_value(dtype), _codecs(dtype), attrs)
 
 
 def _coordinate_names(layout: Layout, variable: Variable) -> list[str]:
@@ -145,22 +165,11 @@ def _coordinate_names(layout: Layout, variable: Variable) -> list[str]:
     ]
 
 
-def _empty(dtype: str) -> int | str | bool:
-    """Fill value of a coordinate, which is always written in full."""
-    if dtype == "string":
-        return ""
-    if dtype == "datetime64[s]":
-        return NAT
-    if dtype == "bool":
-        return False
-    return "NaN" if dtype.startswith("float") else 0
-
-
 def _codecs(dtype: str) -> list[dict[str, Any]]:
     """From values to bytes. Sizes and speeds were measured, see ``docs/store.md``."""
     if dtype == "string":
         text = {"name": "vlen-utf8", "configuration": {}}
-        return [text, {"name": "zstd", "configuration": {"level": 3, "checksum": False}}]
+        return [text, {"name": "zstd", "configuration": {"level": TEXT_LEVEL, "checksum": False}}]
     size = _bytes_of(dtype)
     shuffle = ("noshuffle", "shuffle", "bitshuffle")[shuffled(size)]
     blosc = {"typesize": size, "cname": "zstd", "clevel": 1, "shuffle": shuffle, "blocksize": 0}

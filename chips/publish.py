@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from chips.encode import encode_coordinate
 from chips.index import ChipRecord
 from chips.layout import CHIP_COORDINATES, STORE, Layout
 from chips.manifest import MANIFEST, Manifest, ShardEntry, Written, read_manifest
-from chips.metadata import coordinate_values, documents
+from chips.metadata import coordinate_values, documents, stored_dtype
 from chips.storage import Storage, open_storage
 from chips.write import JOURNAL, BuildRef, ShardRecord, document_names, is_published, journal, read_document
 from curate import __version__
@@ -46,8 +47,6 @@ def publish(
         StoreError: Objects of a written shard are gone or have another size.
         OutputError: The storage refuses.
     """
-    import obstore
-
     storage = open_storage(build.url)
     if is_published(storage):
         return _publish_again(storage, build)
@@ -56,10 +55,7 @@ def publish(
     _check_records(layout, records, shards)
     storage.sweep()
     zarr_documents = documents(layout, tuple(sorted({record.epsg for record in records})))
-    try:
-        coordinates = _write_coordinates(storage, layout, records, zarr_documents)
-    except (obstore.exceptions.BaseError, OSError) as error:
-        raise storage.failure("the coordinates cannot be written", error) from error
+    coordinates = _write_coordinates(storage, layout, records)
     _remove_strays(storage, shards, coordinates, zarr_documents)
     files = {name: read_document(storage, name) or b"" for name in document_names(storage)} | dict(side_files)
     for name, data in sorted(files.items()):
@@ -133,29 +129,22 @@ def _check_records(layout: Layout, records: Sequence[ChipRecord], shards: Sequen
             raise ValueError(f"{group.name}: trimming to {group.steps} steps would cut off dates, {used} are used")
 
 
-def _write_coordinates(
-    storage: Storage, layout: Layout, records: Sequence[ChipRecord], zarr_documents: Mapping[str, bytes]
-) -> tuple[Written, ...]:
+def _write_coordinates(storage: Storage, layout: Layout, records: Sequence[ChipRecord]) -> tuple[Written, ...]:
     """Write the coordinates of the root and of every group; small, so written by one process at the end."""
-    import numpy as np
-    import zarr
-
-    from chips.journal import JournalStore
-
-    store = JournalStore.over(storage.store, zarr_documents)
-
-    def write(path: str, values: list[Any]) -> None:
-        array = zarr.open_array(store, path=f"{STORE}/{path}", mode="r+", zarr_format=3)
-        array[:] = np.array(values, dtype=array.dtype)
-
-    for name in CHIP_COORDINATES:
+    arrays: dict[str, tuple[str, list[Any]]] = {}
+    for name, (dtype, _) in CHIP_COORDINATES.items():
         values = [getattr(record, name) for record in records]
         for folder in ("", *(f"{group.name}/" for group in layout.groups)):
-            write(f"{folder}{name}", values)
+            arrays[f"{folder}{name}"] = (dtype, values)
     for group in layout.groups:
         for coord in group.coords:
-            write(f"{group.name}/{coord.name}", coordinate_values(coord, group.steps))
-    return tuple(sorted(store.written.values()))
+            arrays[f"{group.name}/{coord.name}"] = (stored_dtype(coord), coordinate_values(coord, group.steps))
+    written = []
+    for path, (dtype, values) in arrays.items():
+        for number, data in enumerate(encode_coordinate(values, dtype)):
+            written.append(_written(f"{STORE}/{path}/c/{number}", data))
+            storage.put(written[-1].key, data)
+    return tuple(sorted(written))
 
 
 def _remove_strays(

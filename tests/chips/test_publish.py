@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from chips.check import check
 from chips.index import INDEX
 from chips.manifest import MANIFEST, read_manifest
 from chips.publish import publish
@@ -46,7 +47,7 @@ def kill_at(patch: pytest.MonkeyPatch, number: int) -> list[int]:
 
         patch.setattr(obstore, name, counted)
 
-    for name in ("put", "put_async", "delete", "delete_async"):
+    for name in ("put", "delete"):
         fails(name)
     return done
 
@@ -296,3 +297,14 @@ def test_attributes_reach_the_root_and_one_zone_is_named(tiny: Tiny) -> None:
     assert dict(root.attrs) | {"license": "CC-BY-4.0", "title": "tiny", "proj:code": "EPSG:32631"} == dict(root.attrs)
     assert root["s2"].attrs["spatial:dimensions"] == ["y", "x"]
     assert root["s2/reflectance"].attrs["scale_factor"] == 0.0001
+
+
+def test_coordinates_of_many_chips_have_several_chunks(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chips.metadata.COORDINATE_CHUNK", 2)
+    tiny.build()
+    assert len(list((tiny.folder / "chips.zarr/s2/split/c").iterdir())) == 3
+    with xr.open_zarr(tiny.folder / "chips.zarr", group="s2", chunks=None) as ds:
+        assert ds.chip.to_numpy().tolist() == [f"32631_{i}_1" for i in range(5)]
+        assert ds.split.to_numpy().tolist() == ["train", "val", "test", "train", "val"]
+        assert ds.x0.to_numpy().tolist() == [0, 80, 160, 240, 320]
+    assert check(tiny.storage).problems == ()
