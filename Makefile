@@ -11,7 +11,8 @@ MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
 DEMO ?= demo
-PYTEST_ARGS ?=
+# A file stays on one worker, so what its tests share is made once.
+PYTEST_ARGS ?= -n auto --dist loadfile
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
