@@ -105,7 +105,7 @@ def _cluster(work: Work, scheduler: str) -> Iterator[Submit]:
     except (OSError, ValueError) as error:
         why = f"no Dask scheduler answers there ({error}); start one, or leave --dask away"
         raise InputError(scheduler, why) from error
-    with client:
+    with client, client.as_current():
         _same_release(client, scheduler)
         (handed,) = client.scatter([work], broadcast=True, hash=False)
 
