@@ -404,7 +404,7 @@ def _scl_of(
         return 6
     if lit < 0.75:
         return 2
-    if near_infrared > 1.9 * red:
+    if near_infrared > 2.5 * red:  # NDVI above 0.43
         return 4
     return 5
 
