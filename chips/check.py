@@ -328,15 +328,21 @@ def _check_pixels(layout: Layout, seen: _Seen, table: geopandas.GeoDataFrame) ->
 
     chips = table["chip"].to_numpy()
     sources = [group.name for group in layout.groups if f"{group.name}_clear" in table]
-    anything = np.zeros(len(table), dtype=bool)
+    there = np.zeros((len(table), len(sources)), dtype=bool)
     for (group, _), filled in seen.filled.items():
         if group in sources:
-            anything |= filled.any(axis=1)
-    ok = (table["status"] == "ok").to_numpy()
-    yield from _some([f"chip {chip} is called ok and has no pixel" for chip in chips[ok & ~anything]])
-    yield from _some([f"chip {chip} is called empty and has pixels" for chip in chips[~ok & anything]])
-    if sources and not anything.any():
-        yield "no chip of the dataset has a pixel"
+            there[:, sources.index(group)] |= filled.any(axis=1)
+    if sources:
+        counts = there.sum(axis=1)
+        found = np.select([counts == len(sources), counts > 0], ["ok", "partial"], "empty")
+        says = table["status"].to_numpy()
+        wrong = np.flatnonzero(found != says)
+        yield from _some(
+            f"chip {chips[i]} is called {says[i]} and {counts[i]} of {len(sources)} sources have pixels there"
+            for i in wrong
+        )
+        if not there.any():
+            yield "no chip of the dataset has a pixel"
     for group in sources:
         yield from _check_source(layout, group, seen, table)
     for variable in layout.variables:

@@ -60,9 +60,9 @@ class ChipRecord:
     split: str
     """train, val, test or buffer."""
     status: Status
-    """``empty`` chips have no pixel in any source; they keep their row and cost no storage."""
+    """ok: every source has pixels; partial: some have; empty: none has. Empty chips keep their row and cost nothing."""
     reason: str
-    """Why the chip is empty; an empty string for ``ok``."""
+    """Which sources have no pixels, and why; an empty string for ``ok``."""
     cover: float
     """Share of the chip that lies in the area of interest, 0…1."""
     epsg: int

@@ -28,7 +28,7 @@ COORDINATE_CHUNK = 65_536
 CHIP_COORDINATES: dict[str, tuple[str, dict[str, Any]]] = {
     "chip": ("string", {"long_name": "name of the chip: EPSG code, column and row of the grid"}),
     "split": ("string", {"long_name": "train, val, test, or buffer (left out between splits)"}),
-    "status": ("string", {"long_name": "ok, or empty; chips.parquet has the reason"}),
+    "status": ("string", {"long_name": "ok, partial or empty: whether every, some or no source has pixels"}),
     "epsg": ("int32", {"long_name": "EPSG code of the chip's coordinate system"}),
     "x0": ("float64", {"long_name": "easting of the outer edge of the upper-left pixel", "units": "m"}),
     "y0": ("float64", {"long_name": "northing of the outer edge of the upper-left pixel", "units": "m"}),
@@ -71,7 +71,11 @@ class Variable:
     attrs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """CF attributes; JSON values."""
     void: bool | None = None
-    """Whether ``fill`` means void, and is the CF ``_FillValue`` too. Follows from ``fill``, so it need not be given."""
+    """Whether ``fill`` means void and is the CF ``_FillValue`` too, which makes xarray decode to floats with NaN.
+
+    Follows from ``fill`` when it is not given. False keeps a layer of classes whole numbers. Floats and times have no
+    choice: NaN and NaT are void.
+    """
 
     def __post_init__(self) -> None:
         if self.dtype not in _ITEMSIZE:

@@ -35,7 +35,7 @@ def tiny_layout(n_chips: int = 5, shard_chips: int = 2) -> Layout:
         groups=(
             Group(
                 "s2",
-                {"platform": "sentinel-2"},
+                {"resolution_m": 10},
                 (
                     Coordinate("band", "band", "string", ("red", "nir")),
                     Coordinate("wavelength_nm", "band", "float64", (665, 842), {"units": "nm"}),
@@ -72,7 +72,7 @@ def tiny_layout(n_chips: int = 5, shard_chips: int = 2) -> Layout:
         n_chips=n_chips,
         size_px=PX,
         shard_chips=shard_chips,
-        attrs={"title": "tiny", "resolution_m": 10},
+        attrs={"title": "tiny"},
     )
 
 

@@ -155,8 +155,14 @@ def with_label(shares: dict[int, float], labelled: float) -> Change:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda r: dataclasses.replace(r, status="ok"), "chip 32631_3_1 is called ok and has no pixel"),
-        (lambda r: dataclasses.replace(r, status="empty"), "chip 32631_0_1 is called empty and has pixels"),
+        (
+            lambda r: dataclasses.replace(r, status="ok"),
+            "chip 32631_3_1 is called ok and 0 of 2 sources have pixels there",
+        ),
+        (
+            lambda r: dataclasses.replace(r, status="empty"),
+            "chip 32631_0_1 is called empty and 2 of 2 sources have pixels there",
+        ),
         (with_source(clear=0.9), "s2: the index says that 0.9000 of chip 32631_1_1 is clear"),
         (with_source(dates=()), "s2: the dates of chip 32631_1_1 differ between index and store"),
         (with_source(dates=()), "s2: chip 32631_1_1 has reflectance beyond its last date"),
@@ -236,3 +242,17 @@ def test_many_problems_of_a_kind_are_counted_and_not_all_listed(make_tiny: Calla
 def test_a_source_with_no_dates_at_all_is_no_problem(tiny: Tiny) -> None:
     assert SourceRecord().dates == ()
     assert build_with(tiny).problems == ()
+
+
+def test_a_chip_that_some_sources_have_is_partial(tiny: Tiny) -> None:
+    def change(record: ChipRecord) -> ChipRecord:
+        if record.chip != "32631_0_1":
+            return record
+        return dataclasses.replace(record, status="partial", sources={**record.sources, "s1": SourceRecord()})
+
+    def without_radar(arrays: Arrays) -> None:
+        if arrays["s1", "backscatter"][0, 0, 0, 0] == first:  # the shard of chip 0
+            arrays["s1", "backscatter"][0] = float("nan")
+
+    first = tiny.arrays(0)["s1", "backscatter"][0, 0, 0, 0]
+    assert build_with(tiny, change, without_radar).problems == ()
