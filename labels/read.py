@@ -624,7 +624,7 @@ class RasterSource:
                 block = dataset.read(1, window=window)
                 mask = dataset.read_masks(1, window=window) > 0 if file.masked else None
         except (RasterioError, OSError) as error:
-            raise ReadError(file.href, self.name, f"cannot be read ({error.__cause__ or error})") from error
+            raise ReadError(file.href, self.name, f"cannot be read ({error.__cause__ or error})") from _portable(error)
         valid = np.ones(block.shape, bool) if mask is None else mask
         for value in file.void:
             valid &= block != value
@@ -763,7 +763,7 @@ def _header(
             shape, dtype, nodata = dataset.shape, dataset.dtypes[0], dataset.nodata
             flags = dataset.mask_flag_enums[0]
     except (RasterioError, OSError) as error:
-        raise ReadError(href, name, f"cannot be opened ({error})") from error
+        raise ReadError(href, name, f"cannot be opened ({error})") from _portable(error)
     if count != 1:
         raise LabelError(label, f"{href} has {count} bands; a class raster has one. Extract it (gdal_translate -b 1)")
     if not np.issubdtype(np.dtype(dtype), np.integer):
@@ -810,6 +810,16 @@ def _opened(href: str, sign: Callable[[str], str] | None) -> Iterator[rasterio.D
 
     with rasterio.Env(**(REMOTE if "://" in href else {})), rasterio.open(sign(href) if sign else href) as dataset:
         yield dataset
+
+
+def _portable(error: Exception) -> Exception:
+    """The error without GDAL's own behind it.
+
+    Dask sends an error with its causes, and rasterio's wrappers of GDAL's errors cannot be unpickled (1.4.4): the
+    reason would be lost on the way. Goes when they can.
+    """
+    error.__cause__ = error.__context__ = None
+    return error
 
 
 @lru_cache
