@@ -136,7 +136,9 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
     if request.quality is not None:
         attrs = {
             "long_name": "scene classification",
-            "resampling": "nearest",
+            "resampling": dict(request.resampling).get(
+                request.quality, "nearest, majority where pixels become coarser"
+            ),
             "flag_values": list(SCL_NAMES),
             "flag_meanings": " ".join(SCL_NAMES.values()),
         }

@@ -347,7 +347,13 @@ def threads_for(files: Iterable[_File]) -> int:
 
 
 def why_unreadable(href: str, layer: int, error: BaseException) -> str:
-    """One sentence on a file that could not be read: what was found, and what to do."""
+    """One sentence on a file that could not be read: what was found, and what to do.
+
+    What follows a ``?`` in an address is left out: it may be a signature.
+    """
+    secret = href.partition("?")[2]
+    reason = str(error).replace(secret, "…") if secret else str(error)
+    place = href.partition("?")[0] if "://" in href else href
     if not href.startswith("/vsi") and "://" not in href:
         try:
             with open(href, "rb") as stream:
@@ -365,11 +371,11 @@ def why_unreadable(href: str, layer: int, error: BaseException) -> str:
             )
     with contextlib.suppress(*READ_FAILURES), rasterio.Env(**GDAL_ENV), rasterio.open(href) as source:
         if layer > source.count:
-            return f"{href} has {source.count} layers, wanted layer {layer}; correct the asset's layer in the catalog"
+            return f"{place} has {source.count} layers, wanted layer {layer}; correct the asset's layer in the catalog"
         return (
-            f"{href} opens but part of it cannot be read, so it is damaged or cut off; fetch the file again ({error})"
+            f"{place} opens but part of it cannot be read, so it is damaged or cut off; fetch the file again ({reason})"
         )
-    return f"{href} is not a raster that GDAL can open; fetch the file again ({error})"
+    return f"{place} is not a raster that GDAL can open; fetch the file again ({reason})"
 
 
 def _items(

@@ -1,13 +1,13 @@
 """One scale for all scenes of a source, although their files carry different offsets.
 
 A step of time can join scenes of different offsets (an old and a reprocessed tile), so the offset is applied scene by
-scene, before they are joined, and never to void.
+scene, before they are joined, and never to void. Radar has its own trap at the borders of a pass.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -52,20 +52,59 @@ def read_harmonised(
     Scenes of a step are read together as long as they share an offset; a step of one offset, the usual case, is one
     read.
     """
-    runs = [
-        [list(run) for _, run in itertools.groupby(step, key=lambda scene: scene.radiometry.offset_dn)]
-        for step in steps
-    ]
-    cube: npt.NDArray[np.uint16] | None = None
-    for turn in range(max((len(of_step) for of_step in runs), default=0)):
-        # The first turn takes every step, so that it allocates the cube; later ones only what still has scenes.
-        where = [i for i, of_step in enumerate(runs) if turn == 0 or len(of_step) > turn]
-        scenes = [runs[i][turn] if len(runs[i]) > turn else [] for i in where]
-        part: npt.NDArray[Any] = reader(scenes, bands, geobox, resampling=resampling, dtype="uint16", fill=0).to_numpy()
-        harmonise(part, [step[0].radiometry.offset_dn if step else 0 for step in scenes])
-        if cube is None:
-            cube = part
-        else:
-            for i, pixels in zip(where, part, strict=True):
-                np.copyto(cube[i], pixels, where=cube[i] == 0)
-    return cube if cube is not None else np.zeros((len(steps), len(bands), *geobox.shape), np.uint16)
+    return _in_turns(
+        lambda part: reader(part, bands, geobox, resampling=resampling, dtype="uint16", fill=0).to_numpy(),
+        steps,
+        lambda scene: scene.radiometry.offset_dn,
+        lambda pixels, part: harmonise(pixels, [step[0].radiometry.offset_dn if step else 0 for step in part]),
+        lambda pixels: pixels == 0,
+    )
+
+
+def read_power(
+    reader: Reader,
+    steps: Sequence[Sequence[Scene]],
+    bands: Sequence[str],
+    geobox: GeoBox,
+    *,
+    resampling: str,
+) -> npt.NDArray[np.float32]:
+    """Backscatter in linear power of dims ``(time, band, y, x)``, float32, NaN = void; see ``cube.load.Reader``.
+
+    Power is positive. Some archives fill the borders of a pass with zeros that no void value covers, and those must
+    not hide the next scene of the step: so the scenes of a step are read one after the other.
+    """
+
+    def hide_zeros(pixels: npt.NDArray[Any], part: Sequence[Sequence[Scene]]) -> None:
+        pixels[~(pixels > 0)] = np.nan
+
+    return _in_turns(
+        lambda part: reader(part, bands, geobox, resampling=resampling, dtype="float32", fill=np.nan).to_numpy(),
+        steps,
+        lambda scene: scene.id,
+        hide_zeros,
+        np.isnan,
+    )
+
+
+def _in_turns(
+    read: Callable[[Sequence[Sequence[Scene]]], npt.NDArray[Any]],
+    steps: Sequence[Sequence[Scene]],
+    key: Callable[[Scene], object],
+    mend: Callable[[npt.NDArray[Any], Sequence[Sequence[Scene]]], None],
+    void: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]],
+) -> npt.NDArray[Any]:
+    """Read runs of scenes that share a key, mend them in place, and join them first-valid-wins in their order."""
+    runs = [[list(run) for _, run in itertools.groupby(step, key=key)] for step in steps]
+    # The first turn takes every step, so that it makes the whole cube; later ones only what still has scenes.
+    first = [of_step[0] if of_step else [] for of_step in runs]
+    cube = read(first)
+    mend(cube, first)
+    for turn in range(1, max(map(len, runs), default=0)):
+        where = [i for i, of_step in enumerate(runs) if len(of_step) > turn]
+        part = [runs[i][turn] for i in where]
+        pixels = read(part)
+        mend(pixels, part)
+        for i, step in zip(where, pixels, strict=True):
+            np.copyto(cube[i], step, where=void(cube[i]))
+    return cube

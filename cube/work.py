@@ -16,7 +16,7 @@ from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis
 from cube.composite import best_order, fold, fold_classes
 from cube.load import READERS
 from cube.mask import SCL_VOID, clear_mask, halo_px
-from cube.radiometry import read_harmonised
+from cube.radiometry import read_harmonised, read_power
 from cube.resample import resampling_for
 from cube.steps import Step, grown, join_steps
 
@@ -70,6 +70,8 @@ class Work:
             same = [band for band in bands if self.methods[band] == method]
             if self.request.kind == "reflectance":
                 cube: npt.NDArray[Any] = read_harmonised(self.reader, scenes, same, self.geobox, resampling=method)
+            elif self.request.kind == "backscatter":
+                cube = read_power(self.reader, scenes, same, self.geobox, resampling=method)
             else:
                 cube = self.reader(
                     scenes, same, self.geobox, resampling=method, dtype="float32", fill=math.nan
@@ -79,9 +81,6 @@ class Work:
                 break
         else:
             cube = np.stack([parts[band] for band in bands], axis=1)
-        if self.request.kind == "backscatter":
-            # Power is positive: some archives fill the borders of a pass with zeros that no void value covers.
-            cube[~(cube > 0)] = math.nan
         return cube
 
     def read_classes(self, steps: Sequence[Step]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:

@@ -191,6 +191,20 @@ def test_orbits_are_kept_apart_and_radar_is_averaged_in_linear_power(make_scene:
     assert data.arrays["orbit"].tolist() == [[1, 2, 1, 2] if low else [0] * 4 for low in below]
 
 
+def test_a_border_of_zeros_does_not_hide_the_next_slice_of_the_pass(make_scene: SceneFactory) -> None:
+    upper, lower = np.full((64, 64), 0.5, np.float32), np.full((64, 64), 0.25, np.float32)
+    upper[12:] = 0
+    scenes = [
+        make_scene(name, {"vv": values}, nodata=-32768, acquisition="pass")
+        for name, values in (("a", upper), ("b", lower))
+    ]
+    request = ask(TimeSpec(series=True), kind="backscatter", variable="backscatter", bands=("vv",), quality=None)
+    data, shard = build(request, scenes)
+    power = spread(data.arrays["backscatter"], shard)[0, 0]
+    assert (power[:12] == 0.5).all()
+    assert (power[12:] == 0.25).all()
+
+
 # Series and single
 
 

@@ -362,3 +362,13 @@ def test_a_file_without_a_place_is_an_error(
     shutil.move(nowhere, scene.asset("red").href)
     with pytest.raises(ReadError, match="coordinate reference system"):
         read(name, [[scene]], ["red"], make_grid())
+
+
+def test_a_signature_is_not_told_to_the_world(make_grid: GridFactory, make_scene: SceneFactory) -> None:
+    scene = make_scene("a", {"red": speckled((8, 8))})
+    url = "http://127.0.0.1:9/red.tif?sig=secret"
+    scene = replace(scene, assets=(replace(scene.assets[0], href=url),))
+    with pytest.raises(ReadError) as caught:
+        read("rasterio", [[scene]], ["red"], make_grid())
+    assert "http://127.0.0.1:9/red.tif" in str(caught.value)
+    assert "secret" not in str(caught.value)
