@@ -119,7 +119,7 @@ class Storage:
         """The error a user reads when storage refuses: what was tried, why, and what to do."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         # obstore: "Generic LocalFileSystem error: …: No space left on device (os error 28)", then a page for debuggers.
-        why = re.sub(r" \(os error \d+\)$", "", lines[0])
+        why = re.sub(r"^Generic \w+ error: | \(os error \d+\)$", "", lines[0])
         if "No space left" in why or "quota" in why.lower():
             advice = "free some space"
         elif "ermission" in why or "Read-only" in why or "credential" in why.lower():
