@@ -71,9 +71,9 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path) -> None:
     [
         (
             obstore.exceptions.GenericError(
-                "Generic LocalFileSystem error: Unable to copy data to file: No space left on device (os error 28)\n\nDebug"
+                "Generic LocalFileSystem error: Unable to copy: No space left on device (os error 28)\n\nDebug"
             ),
-            ": Unable to copy data to file: No space left on device. Please free some space, then run",
+            ": Unable to copy: No space left on device. Please free some space, then run",
         ),
         (OSError("Permission denied (os error 13)"), "Permission denied. Please make it writable or choose another"),
         (obstore.exceptions.GenericError("HTTP 503"), "HTTP 503. Please see that the storage can be reached"),
