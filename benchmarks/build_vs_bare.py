@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,18 @@ BANDS = ("blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir"
 ASSETS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12", "SCL")
 START = dt.date(2020, 4, 3)
 """Before baseline 04.00 (January 2022) and its offset, which the bare loaders ignore."""
+
+# A process counts the memory of the one that started it as its own first peak, so a small interpreter stands between.
+MEASURE = """
+import json, os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+wall_s = time.perf_counter() - started
+# ru_maxrss is in kilobytes on Linux.
+print(json.dumps([wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
 
 
 class Job(NamedTuple):
@@ -204,17 +215,15 @@ def run(name: str, job: Job, folder: Path, *, keep: bool = False) -> Cost:
     shutil.rmtree(out, ignore_errors=True)
     document = folder / "job.json"
     document.write_text(json.dumps(job._asdict()))
-    started = time.perf_counter()
-    process = subprocess.Popen(COMMANDS[name](job, document, out), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall_s = time.perf_counter() - started
-    if os.waitstatus_to_exitcode(status):
+    measured = [sys.executable, "-I", "-S", "-c", MEASURE, *COMMANDS[name](job, document, out)]
+    process = subprocess.run(measured, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
         sys.exit(f"{name} failed")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if not keep:
         shutil.rmtree(out)
-    # ru_maxrss is in kilobytes on Linux.
-    return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, size / 1e6)
+    wall_s, cpu_s, rss_mb = json.loads(process.stdout)
+    return Cost(wall_s, cpu_s, rss_mb, size / 1e6)
 
 
 def curate_command(job: Job, document: Path, out: Path) -> list[str]:
