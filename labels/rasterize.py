@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Polygons:
     def __len__(self) -> int:
         return len(self.codes)
 
+    @cached_property
     def bounds(self) -> NDArray[np.float64]:
         """(minx, miny, maxx, maxy) of each polygon, (n, 4)."""
         if not len(self):
@@ -105,7 +107,7 @@ def project(polygons: Polygons, epsg: int) -> Polygons:
         return polygons
     x, y = pyproj.Transformer.from_crs(here, there, always_xy=True).transform(polygons.xy[:, 0], polygons.xy[:, 1])
     moved = Polygons(there.to_wkt(), polygons.codes, polygons.polygons, polygons.rings, np.column_stack([x, y]))
-    finite = np.isfinite(moved.bounds()).all(axis=1)
+    finite = np.isfinite(moved.bounds).all(axis=1)
     return moved if finite.all() else moved.subset(np.flatnonzero(finite))
 
 
@@ -124,7 +126,7 @@ def rasterize(
     from labels.burn import burn_polygons
 
     out = np.full(window.shape, fill, dtype)
-    box = polygons.bounds()
+    box = polygons.bounds
     minx, miny, maxx, maxy = window.bounds
     near = (box[:, 0] <= maxx) & (box[:, 2] >= minx) & (box[:, 1] <= maxy) & (box[:, 3] >= miny)
     if not near.any():

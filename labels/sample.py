@@ -17,7 +17,7 @@ LATTICE_PX = 32
 """Distance of the lattice's nodes. Between them, over 320 m, a cubic misses a projection by less than a nanometre; over
 32 km (1 km pixels) by less than a millimetre."""
 
-EDGE_PX = 1e-6
+EDGE_PX = 1e-8
 """A centre nearer than this to the border of two pixels lies on it and gets the right or lower one, as with GDAL."""
 
 

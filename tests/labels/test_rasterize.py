@@ -157,7 +157,7 @@ def test_a_polygon_across_a_zone_edge_lands_on_the_same_place_in_both_zones() ->
     field = shapely.box(17.99, 48.50, 18.01, 48.51)
     for epsg in (32633, 32634):
         polygons = project(packed(field, crs=pyproj.CRS.from_epsg(4326)), epsg)
-        minx, _, _, maxy = np.round(polygons.bounds()[0] / RES) * RES
+        minx, _, _, maxy = np.round(polygons.bounds[0] / RES) * RES
         minx, maxy = minx - 100, maxy + 100
         there = Window(epsg, (minx, maxy - 2000, minx + 2000, maxy), RES, (200, 200), (), ())
         drawn = rasterize(polygons, there, fill=0, dtype="uint8")
@@ -194,7 +194,7 @@ def test_picking_polygons_keeps_their_holes_and_parts() -> None:
     picked = polygons.subset(np.array([3, 0]))
     assert picked.codes.tolist() == [3, 1]
     np.testing.assert_array_equal(np.diff(picked.polygons), [1, 2])
-    np.testing.assert_array_equal(picked.bounds(), polygons.bounds()[[3, 0]])
+    np.testing.assert_array_equal(picked.bounds, polygons.bounds[[3, 0]])
 
 
 def test_no_polygons_leave_the_fill() -> None:
