@@ -28,15 +28,15 @@ def harmonise(stored: npt.NDArray[np.uint16], offsets: Sequence[int]) -> None:
     """
     for step, offset in zip(stored, offsets, strict=True):
         if offset:
-            _shift(step.reshape(-1), offset)
+            # In place whatever the strides: readers hand out transposed arrays, and a flattened one would be a copy.
+            _shifted(step, offset, out=step)
 
 
-@numba.njit(nogil=True, cache=True)
-def _shift(stored: npt.NDArray[np.uint16], offset: int) -> None:
-    for i in range(stored.size):
-        if stored[i] != 0:
-            shifted = int(stored[i]) + offset
-            stored[i] = min(max(shifted, 1), 65535)
+@numba.vectorize(["uint16(uint16, int64)"], cache=True)  # type: ignore[untyped-decorator]
+def _shifted(stored: int, offset: int) -> int:
+    if stored == 0:
+        return 0
+    return min(max(stored + offset, 1), 65535)
 
 
 def read_harmonised(

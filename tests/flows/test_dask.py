@@ -48,9 +48,7 @@ def test_an_address_where_nobody_answers_is_told(world: World, world_recipe: Pat
         build(request, PlainConsole())
 
 
-def test_a_worker_that_dies_costs_only_time(
-    world: World, world_recipe: Path, dataset: Path, tmp_path: Path
-) -> None:
+def test_a_worker_that_dies_costs_only_time(world: World, world_recipe: Path, dataset: Path, tmp_path: Path) -> None:
     """One of the workers is killed as soon as the first shard is journaled."""
     import os
     import signal
