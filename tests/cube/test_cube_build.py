@@ -322,6 +322,15 @@ def test_offsets_are_applied_scene_by_scene_before_scenes_are_joined(dated: Call
         assert (red[0, :, 24:] == 500).all()
 
 
+@pytest.mark.parametrize("reader", ["rasterio", "odc-stac", "stackstac"])
+def test_offsets_reach_every_band_of_every_reader(reader: str, dated: Callable[..., Scene]) -> None:
+    scenes = [dated("a", 2, 1500, offset_dn=-1000), dated("b", 7, 1500)]
+    data, shard = build(ask(TimeSpec(series=True), reader=reader), scenes)
+    cube = spread(data.arrays["reflectance"], shard)
+    assert [[int(band.min()), int(band.max())] for band in cube[0]] == [[500, 500], [2000, 2000]]
+    assert [[int(band.min()), int(band.max())] for band in cube[1]] == [[1500, 1500], [3000, 3000]]
+
+
 def test_the_windows_own_zone_comes_first(dated: Callable[..., Scene], make_scene: SceneFactory) -> None:
     own = dated("z", 2, 100, acquisition="one")
     east, north = Transformer.from_crs(32633, 32632, always_xy=True).transform(500_160, 5_399_840)
