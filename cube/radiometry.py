@@ -32,7 +32,7 @@ def harmonise(stored: npt.NDArray[np.uint16], offsets: Sequence[int]) -> None:
             _shifted(step, offset, out=step)
 
 
-@numba.vectorize(["uint16(uint16, int64)"], cache=True)  # type: ignore[untyped-decorator]
+@numba.vectorize(["uint16(uint16, int64)"], cache=True)  # type: ignore[no-untyped-call]
 def _shifted(stored: int, offset: int) -> int:
     if stored == 0:
         return 0
