@@ -120,8 +120,8 @@ class Recipe(Model):
     """How chips are put into train, val and test."""
     store: StoreSpec = StoreSpec()
     """The format of the dataset and the size of its shards."""
-    reader: Literal["odc-stac", "stackstac", "aligned"] = "odc-stac"
-    """Which library reads the pixels; all give the same ones."""
+    reader: Literal["rasterio", "odc-stac", "stackstac"] = "rasterio"
+    """Which library reads the pixels. All give the same ones; `rasterio` is the fastest."""
     unreadable: Literal["fail", "skip"] = "fail"
     """What a scene that cannot be read does: stop its shard (the default), or be left out and recorded."""
 
