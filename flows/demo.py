@@ -42,6 +42,6 @@ def how_to_open(out: str) -> str:
 Open it with xarray, nothing of ours needed:
 
     import xarray as xr
-    ds = xr.open_zarr("{out}/chips.zarr", group="s2")
+    ds = xr.open_zarr("{out}/chips.zarr", group="s2", chunks=None)
     train = ds.isel(chip=ds.split == "train")
 """
