@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from curate.errors import InputError
+from curate.errors import IncompleteError, InputError
 from flows.console import PlainConsole
 from flows.steps import build, make_request
 from simulate.write import World
@@ -38,6 +38,24 @@ def test_a_cluster_builds_the_same_bytes(
     )
     build(request, PlainConsole())
     assert _content(out) == _content(dataset)
+
+
+def test_a_damaged_file_is_named_from_a_worker_too(
+    cluster: Any, world: World, world_recipe: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(world.folder, tmp_path / "world"))
+    victim = sorted((folder / "sentinel-2-l2a").rglob("B08.tif"))[-1]
+    victim.write_bytes(victim.read_bytes()[:5000])
+    request = make_request(
+        aoi=str(folder / "region.geojson"),
+        recipe=str(folder / "recipe.yaml"),
+        out=str(tmp_path / "out"),
+        dask=cluster.scheduler_address,
+    )
+    with pytest.raises(IncompleteError, match=victim.parent.name):
+        build(request, PlainConsole())
 
 
 def test_an_address_where_nobody_answers_is_told(world: World, world_recipe: Path, tmp_path: Path) -> None:
