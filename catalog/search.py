@@ -575,14 +575,12 @@ def _read_lines(at: str, files: _Files) -> Iterator[Item]:
 
 
 def _read_parquet(at: str, files: _Files) -> Iterator[Item]:
-    import io
-
     import pyarrow as pa
     import pyarrow.parquet as pq
     from stac_geoparquet.arrow import stac_table_to_items
 
     try:
-        table = pq.read_table(io.BytesIO(files.read(at)))
+        table = pq.ParquetFile(pa.BufferReader(files.read(at))).read()
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(at, f"is not a Parquet file, or is cut short: {error}") from error
     missing = {"id", "geometry", "bbox", "assets", "links"} - set(table.column_names)

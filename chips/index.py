@@ -189,8 +189,19 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
 def read_index(data: bytes) -> geopandas.GeoDataFrame:
     """The index as a table: maps are lists of pairs, dates UTC, geometry EPSG:4326."""
     import geopandas
+    import shapely
 
-    return geopandas.read_parquet(io.BytesIO(data))
+    table = read_table(data).drop_columns("bbox").to_pandas()
+    return geopandas.GeoDataFrame(table, geometry=shapely.from_wkb(table["geometry"].to_numpy()), crs="EPSG:4326")
+
+
+def read_table(data: bytes) -> pyarrow.Table:
+    """The index as an Arrow table, as it is stored."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Not pq.read_table: Arrow 26 may let go of the buffer in a thread while Python shuts down, and abort.
+    return pq.ParquetFile(pa.BufferReader(data)).read()
 
 
 def _plain_columns() -> dict[str, pyarrow.DataType]:

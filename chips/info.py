@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from chips.index import INDEX, ChipRecord
+from chips.index import INDEX, ChipRecord, read_table
 from chips.layout import LAYOUT_VERSION, STORE, Layout
 from chips.manifest import Manifest, Written, read_manifest
 from chips.metadata import shape_of
@@ -184,14 +184,10 @@ def _of_records(records: list[ChipRecord]) -> _Counts:
 
 
 def _of_index(storage: Storage, groups: list[str]) -> _Counts:
-    import io
-
-    import pyarrow.parquet as pq
-
     data = storage.get(INDEX)
     if data is None:
         return _Counts({}, {}, {}, {})
-    table = pq.read_table(io.BytesIO(data))
+    table = read_table(data)
     sources = {}
     for name in groups:
         if f"{name}_clear" in table.column_names:
