@@ -40,7 +40,8 @@ def monthly(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def _open(out: Path, group: str) -> xr.Dataset:
-    return xr.open_zarr(out / "chips.zarr", group=group, mask_and_scale=False)
+    ds: xr.Dataset = xr.open_zarr(out / "chips.zarr", group=group, mask_and_scale=False)
+    return ds
 
 
 def _files(shared_data: Path) -> dict[np.datetime64, Path]:
@@ -144,7 +145,7 @@ def test_a_monthly_median_is_the_median_of_the_clear_observations(monthly: Path,
                 red.append(_from_file(folder / "B04.tif", x0, y0).astype(float))
                 clear.append(here & (red[-1] > 0))
         seen = np.ma.masked_array(red, ~np.array(clear))
-        expected = np.floor(np.ma.median(seen, axis=0).filled(0) + 0.5)
+        expected = np.floor(np.ma.median(seen, axis=0).filled(0) + 0.5)  # type: ignore[no-untyped-call]
         np.testing.assert_array_equal(ds.reflectance[chip, month, 0].values, expected)
         np.testing.assert_array_equal(ds["count"][chip, month].values, np.array(clear).sum(axis=0))
 
@@ -155,7 +156,7 @@ def test_field_labels_fall_on_the_right_pixels(series: Path, shared_data: Path) 
     fields = geopandas.read_file(shared_data / "austria" / "fields.geojson").to_crs(32633)
     ds, label = _open(series, "s2"), _open(series, "label")
     clearest = np.nanargmax(np.where(np.isnan(ds.clear.values), -1, ds.clear.values), axis=1)
-    spread = {shift: [] for shift in ((0, 0), (3, 0), (-3, 0), (0, 3), (0, -3))}
+    spread: dict[tuple[int, int], list[float]] = {shift: [] for shift in ((0, 0), (3, 0), (-3, 0), (0, 3), (0, -3))}
     for chip in range(ds.sizes["chip"]):
         red, nir = ds.reflectance[chip, clearest[chip]].values.astype(float)
         clear = ds.clear_mask[chip, clearest[chip]].values == 1

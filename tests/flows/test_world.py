@@ -26,7 +26,8 @@ DILATE_PX = 2
 
 
 def _open(dataset: Path, group: str) -> xr.Dataset:
-    return xr.open_zarr(dataset / "chips.zarr", group=group, mask_and_scale=False, chunks=None)
+    ds: xr.Dataset = xr.open_zarr(dataset / "chips.zarr", group=group, mask_and_scale=False, chunks=None)
+    return ds
 
 
 def _tile_chips(ds: xr.Dataset, file: rasterio.DatasetReader) -> list[tuple[int, int, int]]:
@@ -47,7 +48,8 @@ def _clear(scl_path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
         scl = np.repeat(np.repeat(file.read(1), 2, 0), 2, 1)[: shape[0], : shape[1]]
     y, x = np.mgrid[-DILATE_PX : DILATE_PX + 1, -DILATE_PX : DILATE_PX + 1]
     grown = binary_dilation(np.isin(scl, GROWN), y**2 + x**2 <= DILATE_PX**2)
-    return ~(np.isin(scl, HIDDEN) | grown)
+    clear: npt.NDArray[np.bool_] = ~(np.isin(scl, HIDDEN) | grown)
+    return clear
 
 
 def test_composites_are_those_of_the_files_with_every_baseline_on_one_scale(world: World, dataset: Path) -> None:
@@ -76,7 +78,8 @@ def test_composites_are_those_of_the_files_with_every_baseline_on_one_scale(worl
     compared = 0
     for (tile, month), images in red.items():
         count = np.isfinite(images).sum(axis=0)
-        median = np.floor(np.ma.median(np.ma.masked_invalid(images), axis=0).filled(0) + 0.5)
+        seen = np.ma.masked_invalid(images)
+        median = np.floor(np.ma.median(seen, axis=0).filled(0) + 0.5)  # type: ignore[no-untyped-call]
         for chip, y, x in where[tile]:
             box = (slice(y, y + SIDE), slice(x, x + SIDE))
             np.testing.assert_array_equal(ds["count"].values[chip, month], count[box])
