@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cube.mask import SCL_NAMES, SCL_VOID, MaskSpec
+from cube.encoding import METRES, POWER, REFLECTANCE, Encoding, cf_attrs
+from cube.mask import MaskSpec, untold
+from cube.quality import QualityTable, quality_table, table_of_layer
 from cube.steps import grown, join_steps
 from cube.times import Interval, KeepSpec, TimeSpec
 
@@ -40,6 +43,8 @@ class CubeRequest:
     resolution_m: float
     quality: str | None = None
     """Band that holds the classes of the mask (``scl``), or None: then what is not void is clear."""
+    quality_table: QualityTable | None = None
+    """What its numbers mean (``cube.mask.which_layer``); None: the table that bears the band's name."""
     mask: MaskSpec = MaskSpec()
     time: TimeSpec | None = None
     """None means a static layer, as elevation is."""
@@ -56,16 +61,60 @@ class CubeRequest:
     """Key of ``cube.load.READERS``; all give the same pixels, this one with the least copying."""
     steps: int = 1
     """Length of the time axis; ``steps_needed`` tells."""
+    stored: Encoding | None = None
+    """Dtype, void, scale and offset of the main variable (``cube.encoding.encoding_for``); None: those of Sentinel-2
+    for reflectance, else float32."""
+
+    def __post_init__(self) -> None:
+        if self.stored is not None and self.kind != "reflectance" and not self.stored.floating:
+            raise ValueError(f"source {self.name}: {self.kind} is stored as float32, not {self.stored.dtype}")
+        if self.quality in RESERVED or self.quality == self.variable:
+            raise ValueError(
+                f"source {self.name}: the quality layer cannot be called '{self.quality}', which is a variable of the "
+                "store; describe it under another name"
+            )
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the main variable is stored."""
+        return self.stored or {"reflectance": REFLECTANCE, "backscatter": POWER, "elevation": METRES}[self.kind]
 
     @property
     def dtype(self) -> str:
-        """Of the main variable: uint16 for reflectance, else float32."""
-        return "uint16" if self.kind == "reflectance" else "float32"
+        """Of the main variable."""
+        return self.encoding.dtype
 
     @property
     def fill(self) -> float | int:
-        """Void of the main variable: 0 for reflectance, else NaN."""
-        return 0 if self.kind == "reflectance" else float("nan")
+        """Void of the main variable."""
+        return self.encoding.fill
+
+    @property
+    def class_bytes(self) -> int:
+        """Memory a pixel and date of the quality layer: its numbers, their padded copy and two masks."""
+        if self.quality is None:
+            return 4
+        item = np.dtype(self.classes.dtype).itemsize
+        # A layer without a void is held against the first band, which is read beside it.
+        return 2 * item + 2 + (2 * np.dtype(self.dtype).itemsize if self.classes.void is None else 0)
+
+    @property
+    def classes(self) -> QualityTable:
+        """What the numbers of the quality layer mean.
+
+        Raises:
+            ValueError: There is no quality layer, or no table for it.
+        """
+        if self.quality_table is not None:
+            return self.quality_table
+        name = None if self.quality is None else table_of_layer(self.quality)
+        if name is None:
+            raise ValueError(f"source {self.name}: no table tells what the values of layer '{self.quality}' mean")
+        return quality_table(name)
+
+
+RESERVED = ("clear", "clear_mask", "count", "acquired", "orbit", "chip", "time", "band", "x", "y")
+"""Names in a source's group that a quality layer cannot have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +166,7 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
     """The arrays of a source, so that a store can be laid out before any pixel is read."""
     size, steps, bands = request.size_px, request.steps, len(request.bands)
     plane = (size, size)
-    main_attrs = {**_MAIN_ATTRS[request.kind], "resampling": _resampling_text(request)}
+    main_attrs = {**_main_attrs(request), "resampling": _resampling_text(request)}
     if request.time is None:
         flat = bands == 1
         dims, shape = (("y", "x"), plane) if flat else (("band", "y", "x"), (bands, *plane))
@@ -134,17 +183,21 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
         )
     ]
     if request.quality is not None:
+        classes = request.classes
+        chance = classes.kind == "probability"
         attrs = {
-            "long_name": "scene classification",
+            "long_name": classes.title,
             "resampling": dict(request.resampling).get(
-                request.quality, "nearest, majority where pixels become coarser"
+                request.quality, "nearest" if chance else "nearest, majority where pixels become coarser"
             ),
-            "flag_values": list(SCL_NAMES),
-            "flag_meanings": " ".join(SCL_NAMES.values()),
+            **classes.attrs,
         }
         if composite:
-            attrs["comment"] = "most frequent class of the clear observations, of all observations where none is clear"
-        out.append(CubeVariable(request.quality, ("time", "y", "x"), (steps, *plane), "uint8", SCL_VOID, attrs))
+            what = "median" if chance else "most frequent class" if classes.kind == "classes" else "most frequent value"
+            attrs["comment"] = f"{what} of the clear observations, of all observations where none is clear"
+        out.append(
+            CubeVariable(request.quality, ("time", "y", "x"), (steps, *plane), classes.dtype, classes.void, attrs)
+        )
     what = "pixels with at least one clear observation" if composite else "clear pixels"
     out.append(
         CubeVariable("clear", ("time",), (steps,), "float32", math.nan, {"long_name": f"share of {what}", "units": "1"})
@@ -156,7 +209,7 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
     if request.quality is not None:
         attrs = {
             "long_name": "mask of clear pixels",
-            "comment": f"classes hidden: {' '.join(map(str, request.mask.hide))}; grown by {request.mask.dilate_m:g} m",
+            "comment": _mask_text(request),
             "flag_values": [0, 1],
             "flag_meanings": "hidden clear",
         }
@@ -176,17 +229,32 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
     return tuple(out)
 
 
-_MAIN_ATTRS: dict[str, dict[str, Any]] = {
-    "reflectance": {
-        "long_name": "surface reflectance",
-        "units": "1",
-        # Stored numbers of Sentinel-2 after the offset of its baseline: 10,000 is a reflectance of 1.
-        "scale_factor": 0.0001,
-        "comment": "offsets of all scenes are applied; valid pixels are 1 or more",
-    },
-    "backscatter": {"long_name": "radar backscatter, linear power", "units": "1"},
-    "elevation": {"long_name": "elevation", "units": "m"},
-}
+def _main_attrs(request: CubeRequest) -> dict[str, Any]:
+    encoding = request.encoding
+    if request.kind == "reflectance":
+        plain = request.stored is None or request.stored == REFLECTANCE
+        return {
+            "long_name": "surface reflectance" if request.variable == "reflectance" else request.variable,
+            **cf_attrs(encoding),
+            "comment": (
+                "offsets of all scenes are applied; valid pixels are 1 or more" if plain else "numbers as in the files"
+            ),
+        }
+    long_name = {"backscatter": "radar backscatter, linear power", "elevation": "elevation"}[request.kind]
+    return {"long_name": long_name, **cf_attrs(encoding)}
+
+
+def _mask_text(request: CubeRequest) -> str:
+    mask, classes = request.mask, request.classes
+    least = classes.threshold if mask.threshold is None else mask.threshold
+    parts = [
+        f"classes hidden: {' '.join(map(str, mask.hide))}",
+        f"grown by {mask.dilate_m:g} m",
+        *([f"from {least:g} %"] if least is not None else []),
+        *([f"not told by this layer: {' '.join(words)}"] if (words := untold(mask, classes)) else []),
+    ]
+    return "; ".join(parts)
+
 
 ORBITS = {"unknown": 0, "ascending": 1, "descending": 2}
 """Codes of the variable ``orbit``."""
@@ -258,14 +326,15 @@ def fill(data: CubeData, request: CubeRequest, scenes: Sequence[Scene], window: 
         request: What is asked.
         scenes: Scenes of this source; those that do not touch the window are left aside. Whole acquisitions, because
             the time of one is the earliest of its scenes.
-        window: Where.
+        window: Where; of the same chips, its pixels may have another size than the request's.
 
     Raises:
         ReadError: A file could not be read.
+        ValueError: The chips of the window are no whole number of the request's pixels, or of another size.
     """
     from cube.work import Work
 
-    work = Work(data, request, scenes, window)
+    work = Work(data, request, scenes, window_at(window, request))
     if request.time is None:
         work.static()
     elif request.time.composite is not None:
@@ -274,21 +343,52 @@ def fill(data: CubeData, request: CubeRequest, scenes: Sequence[Scene], window: 
         work.dates()
 
 
-def window_px(request: CubeRequest, scenes: Sequence[Scene], budget_bytes: int = BUDGET_BYTES) -> int:
+def window_at(window: Window, request: CubeRequest) -> Window:
+    """The same window in the pixels of a source: same ground, same chips, its own resolution."""
+    if math.isclose(window.resolution_m, request.resolution_m, rel_tol=1e-12):
+        return window
+    side_m = request.size_px * request.resolution_m
+
+    def own(px: int) -> int:
+        """A length in pixels of the window, always whole chips, in pixels of the source."""
+        chips = px * window.resolution_m / side_m
+        if not math.isclose(chips, round(chips), rel_tol=1e-9, abs_tol=1e-9):
+            raise ValueError(
+                f"source {request.name}: its chips of {request.size_px} px at {request.resolution_m:g} m do not fit "
+                "those of the grid; wanted the same side in metres"
+            )
+        return round(chips) * request.size_px
+
+    return dataclasses.replace(
+        window,
+        resolution_m=request.resolution_m,
+        shape=(own(window.shape[0]), own(window.shape[1])),
+        corners=tuple((own(y), own(x)) for y, x in window.corners),
+    )
+
+
+def window_px(
+    request: CubeRequest,
+    scenes: Sequence[Scene],
+    budget_bytes: int = BUDGET_BYTES,
+    *,
+    grid_m: float | None = None,
+) -> int:
     """Pixels of the largest window whose reading and folding stays inside a memory budget, the chips apart.
 
-    Never less than one chip.
+    Never less than one chip. Counted in pixels of ``grid_m`` metres, those of the shards; by default in the source's.
     """
     item = np.dtype(request.dtype).itemsize
     if request.time is None:
         per_px = 2 * item + 1  # one band, the reader's copy of it, and what of it is valid
     elif request.time.composite is None:
-        per_px = 2 * item * len(request.bands) + 4  # one date
+        per_px = 2 * item * len(request.bands) + request.class_bytes  # one date
     else:
         # All dates of a period: the classes, their padded copy and masks; or the mask and one band with its copy.
         dates = _most_at_once(request, scenes)
-        per_px = dates * max(4, 1 + 2 * item) + 3
-    return max(budget_bytes // per_px, request.size_px**2)
+        per_px = dates * max(request.class_bytes, 1 + 2 * item) + 3
+    larger = 1.0 if grid_m is None else (request.resolution_m / grid_m) ** 2
+    return math.floor(max(budget_bytes // per_px, request.size_px**2) * larger)
 
 
 def _most_at_once(request: CubeRequest, scenes: Sequence[Scene]) -> int:

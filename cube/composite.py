@@ -37,21 +37,23 @@ def fold(
     out: npt.NDArray[Any],
     count: npt.NDArray[np.uint8],
     order: npt.NDArray[np.intp] | None = None,
+    void: float = 0,
 ) -> None:
     """Fold one band over time, into ``out`` and ``count``.
 
     Args:
-        values: dims ``(time, y, x)``; void is 0 in integers and NaN in floats.
+        values: dims ``(time, y, x)``; void is ``void`` in integers and NaN in floats.
         clear: True where an observation is clear, same dims.
         how: median (of an even number: the mean of the middle two, rounded half up in integers), mean (rounded half
             up in integers), first (the earliest), best (the first in ``order``).
         out: dims ``(y, x)``; void where no observation counts.
         count: Observations that count, dims ``(y, x)``; 255 stands for more as well.
         order: Order in which the dates are offered; by default as they come.
+        void: Void of integers. A median or mean that hits it becomes the number beside it.
     """
     if order is None:
         order = np.arange(len(values))
-    _fold(values, clear, order, CODES[how], out.dtype.kind != "f", out, count)
+    _fold(values, clear, order, CODES[how], out.dtype.kind != "f", float(void), out, count)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -61,13 +63,13 @@ def _fold(
     order: npt.NDArray[np.intp],
     how: int,
     whole: bool,
+    void: float,
     out: npt.NDArray[Any],
     count: npt.NDArray[np.uint8],
 ) -> None:
     height, width = out.shape
-    void = np.nan
-    if whole:
-        void = 0.0
+    if not whole:
+        void = np.nan
     seen = np.empty((width, len(order)), values.dtype)  # a row of pixels, so that memory is read along its grain
     n = np.empty(width, np.int64)
     for i in range(height):
@@ -89,11 +91,20 @@ def _fold(
                 total = 0.0  # exact for integers: the sum of 255 dates is far below 2**53
                 for m in range(k):
                     total += seen[j, m]
-                out[i, j] = np.floor(total / k + 0.5) if whole else total / k
+                out[i, j] = _whole(total / k, void) if whole else total / k
             else:
                 low, high = _middle(seen[j], k)
                 mid = (np.float64(low) + np.float64(high)) / 2
-                out[i, j] = np.floor(mid + 0.5) if whole else mid
+                out[i, j] = _whole(mid, void) if whole else mid
+
+
+@numba.njit(nogil=True, cache=True)
+def _whole(value: float, void: float) -> float:
+    """Rounded half up; never void."""
+    rounded: float = np.floor(value + 0.5)
+    if rounded != void:
+        return rounded
+    return rounded - 1 if rounded > 0 else rounded + 1
 
 
 @numba.njit(nogil=True, cache=True)
@@ -110,7 +121,7 @@ def _middle(row: npt.NDArray[Any], k: int) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
-def fold_classes(codes: npt.NDArray[np.uint8], clear: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]) -> None:
+def fold_classes(codes: npt.NDArray[Any], clear: npt.NDArray[np.bool_], out: npt.NDArray[Any]) -> None:
     """The most frequent class of the clear observations of each pixel, into ``out`` of dims ``(y, x)``.
 
     Where nothing is clear, the most frequent class of all observations that are not void (0), so that the layer tells
@@ -142,3 +153,51 @@ def fold_classes(codes: npt.NDArray[np.uint8], clear: npt.NDArray[np.bool_], out
                 if weight > most:
                     best, most = code, weight
             out[i, j] = best
+
+
+def fold_values(
+    values: npt.NDArray[Any],
+    clear: npt.NDArray[np.bool_],
+    out: npt.NDArray[Any],
+    void: npt.NDArray[np.bool_],
+    fill: int,
+) -> None:
+    """As ``fold_classes`` for any numbers, as of bits: the most frequent number, whole, of the clear observations.
+
+    Args:
+        values: dims ``(time, y, x)``.
+        clear: True where an observation is clear, same dims.
+        out: dims ``(y, x)``; ``fill`` where nothing was seen.
+        void: For every number that may occur whether it is void.
+        fill: What stands for all void ones in ``out``.
+    """
+    there = np.zeros(len(void), bool)
+    there[values] = True
+    numbers = np.flatnonzero(there & ~void)
+    # Ranks instead of numbers, so that as many votes are counted as there are numbers, and not 65,536 a pixel.
+    rank = np.zeros(len(void), np.uint16)
+    rank[numbers] = np.arange(1, len(numbers) + 1)
+    ranks = np.empty(out.shape, np.uint16)
+    fold_classes(rank[values], clear, ranks)
+    out[...] = np.concatenate([[fill], numbers])[ranks]
+
+
+def fold_chances(
+    values: npt.NDArray[np.uint8],
+    clear: npt.NDArray[np.bool_],
+    seen: npt.NDArray[np.bool_],
+    out: npt.NDArray[np.uint8],
+) -> None:
+    """Median of the probabilities of the clear observations, of all that were seen where none is clear, else 0.
+
+    Args:
+        values: Percent, dims ``(time, y, x)``.
+        clear: True where an observation is clear, same dims.
+        seen: True where there is an observation, same dims.
+        out: dims ``(y, x)``.
+    """
+    count, every = np.empty(out.shape, np.uint8), np.empty_like(out)
+    fold(values, seen, "median", out=every, count=count, void=255)
+    every[count == 0] = 0
+    fold(values, clear, "median", out=out, count=count, void=255)
+    np.copyto(out, every, where=count == 0)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from cube.encoding import RANGES, REFLECTANCE, Encoding
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from odc.geo.geobox import GeoBox
@@ -21,15 +23,26 @@ if TYPE_CHECKING:
     from cube.load import Reader
 
 
-def harmonise(stored: npt.NDArray[np.uint16], offsets: Sequence[int]) -> None:
+def harmonise(stored: npt.NDArray[Any], offsets: Sequence[int], encoding: Encoding = REFLECTANCE) -> None:
     """Shift stored numbers in place, dims ``(time, …)``, by the offset of each time.
 
-    Void (0) stays void, and what would become 0 or less becomes 1: a dark pixel is not void.
+    Void stays void and nothing becomes void: what Sentinel-2 (void 0) would shift to 0 or less becomes 1, because a
+    dark pixel was seen.
     """
     for step, offset in zip(stored, offsets, strict=True):
-        if offset:
+        if not offset:
+            continue
+        if encoding.dtype == "uint16" and encoding.void == 0:
             # In place whatever the strides: readers hand out transposed arrays, and a flattened one would be a copy.
             _shifted(step, offset, out=step)
+        elif encoding.floating:
+            step += offset
+        else:
+            void = step == encoding.fill
+            low, high = RANGES[encoding.dtype]
+            shifted = np.clip(step.astype(np.int64) + offset, low, high)
+            shifted[shifted == encoding.fill] += -1 if encoding.fill > 0 else 1
+            step[...] = np.where(void, encoding.fill, shifted)
 
 
 @numba.vectorize(["uint16(uint16, int64)"], cache=True)  # type: ignore[no-untyped-call]
@@ -46,18 +59,23 @@ def read_harmonised(
     geobox: GeoBox,
     *,
     resampling: str,
-) -> npt.NDArray[np.uint16]:
-    """Reflectance of dims ``(time, band, y, x)``, uint16, 0 = void, offsets applied; see ``cube.load.Reader``.
+    encoding: Encoding = REFLECTANCE,
+) -> npt.NDArray[Any]:
+    """Reflectance of dims ``(time, band, y, x)`` as it is stored, offsets applied; see ``cube.load.Reader``.
 
     Scenes of a step are read together as long as they share an offset; a step of one offset, the usual case, is one
     read.
     """
     return _in_turns(
-        lambda part: reader(part, bands, geobox, resampling=resampling, dtype="uint16", fill=0).to_numpy(),
+        lambda part: reader(
+            part, bands, geobox, resampling=resampling, dtype=encoding.dtype, fill=encoding.fill
+        ).to_numpy(),
         steps,
         lambda scene: scene.radiometry.offset_dn,
-        lambda pixels, part: harmonise(pixels, [step[0].radiometry.offset_dn if step else 0 for step in part]),
-        lambda pixels: pixels == 0,
+        lambda pixels, part: harmonise(
+            pixels, [step[0].radiometry.offset_dn if step else 0 for step in part], encoding
+        ),
+        np.isnan if encoding.floating else lambda pixels: pixels == encoding.fill,
     )
 
 

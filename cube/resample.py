@@ -51,3 +51,24 @@ def resampling_for(
 
 def _whole_ratio(ratio: float) -> bool:
     return ratio > 1.5 and math.isclose(ratio, round(ratio), abs_tol=RATIO_TOLERANCE)
+
+
+def pixels_a_side(side_m: float, resolution_m: float) -> int:
+    """Number of pixels along a side, when it is a whole one.
+
+    Raises:
+        ValueError: It is not; the sentence names the nearest resolutions that work.
+    """
+    if not resolution_m > 0 or math.isinf(resolution_m):
+        raise ValueError(f"resolution_m is {resolution_m}, wanted a pixel size above 0")
+    exact = side_m / resolution_m
+    count = round(exact)
+    if count >= 1 and math.isclose(exact, count, rel_tol=1e-9):
+        return count
+    finer = max(math.ceil(exact), 1)
+    coarser = max(math.floor(exact), 1)
+    near = dict.fromkeys(f"{side_m / pixels:.9g} m ({pixels} px)" for pixels in (finer, coarser))
+    raise ValueError(
+        f"pixels of {resolution_m:g} m do not fill {side_m:g} m ({exact:.6g} px); the nearest that do: "
+        f"{' and '.join(near)}; or choose chips of another size"
+    )

@@ -13,9 +13,11 @@ import numpy as np
 import shapely
 
 from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis
-from cube.composite import best_order, fold, fold_classes
+from cube.composite import best_order, fold, fold_chances, fold_classes, fold_values
+from cube.encoding import check_signs
 from cube.load import READERS
-from cube.mask import SCL_VOID, clear_mask, halo_px
+from cube.mask import clear_mask, halo_px
+from cube.quality import lookup
 from cube.radiometry import read_harmonised, read_power
 from cube.resample import resampling_for
 from cube.steps import Step, grown, join_steps
@@ -42,9 +44,10 @@ class Work:
         size = request.size_px
         self.boxes = [(slice(y, y + size), slice(x, x + size)) for y, x in window.corners]
         self.methods = _methods(request, scenes)
+        check_signs(request.encoding, request.bands, scenes)
         self.places = _chip_places(window, size, request.resolution_m)
         self.steps = self._near(join_steps(request, scenes))
-        self._surveyed: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]] = []
+        self._surveyed: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = []
         self._known = False
 
     def _near(self, steps: list[Step]) -> list[Step]:
@@ -69,7 +72,9 @@ class Work:
         for method in dict.fromkeys(self.methods[band] for band in bands):
             same = [band for band in bands if self.methods[band] == method]
             if self.request.kind == "reflectance":
-                cube: npt.NDArray[Any] = read_harmonised(self.reader, scenes, same, self.geobox, resampling=method)
+                cube: npt.NDArray[Any] = read_harmonised(
+                    self.reader, scenes, same, self.geobox, resampling=method, encoding=self.request.encoding
+                )
             elif self.request.kind == "backscatter":
                 cube = read_power(self.reader, scenes, same, self.geobox, resampling=method)
             else:
@@ -83,28 +88,43 @@ class Work:
             cube = np.stack([parts[band] for band in bands], axis=1)
         return cube
 
-    def read_classes(self, steps: Sequence[Step]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """Quality classes and clear mask on the window, each ``(time, y, x)``."""
+    def read_classes(
+        self, steps: Sequence[Step]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Quality layer, clear mask and what was seen at all on the window, each ``(time, y, x)``."""
         request = self.request
         assert request.quality is not None
+        table = request.classes
         halo = halo_px(request.mask, request.resolution_m)
         padded = self.window.padded(halo)
-        scl: npt.NDArray[np.uint8] = self.reader(
+        layer: npt.NDArray[Any] = self.reader(
             [step.scenes for step in steps],
             [request.quality],
             padded,
             resampling=self.methods[request.quality],
-            dtype="uint8",
-            fill=SCL_VOID,
+            dtype=table.dtype,
+            fill=table.void or 0,
         ).to_numpy()[:, 0]
         inner = (slice(None), slice(halo, halo + self.window.shape[0]), slice(halo, halo + self.window.shape[1]))
-        clear = np.empty((len(scl), *self.window.shape), bool)
+        clear = np.empty((len(layer), *self.window.shape), bool)
 
         def one(i: int) -> None:
-            clear[i] = clear_mask(scl[i : i + 1], request.mask, request.resolution_m)[inner][0]
+            clear[i] = clear_mask(layer[i : i + 1], request.mask, request.resolution_m, table)[inner][0]
 
-        _in_threads(one, range(len(scl)))
-        return scl[inner], clear
+        _in_threads(one, range(len(layer)))
+        if table.void is None:
+            # 0 is an answer in this layer, and where there is no file as well: only the pixels tell what was seen.
+            seen = self.valid(self.read(steps, request.bands[:1])[:, 0])
+            clear &= seen
+        else:
+            void = lookup(table, tuple(request.mask.hide), request.mask.threshold).void
+            seen = layer[inner] != table.void if void.sum() == 1 else ~void[layer[inner]]
+        return layer[inner], clear, seen
+
+    def valid(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """True where a pixel of the main variable is not void."""
+        valid: npt.NDArray[np.bool_] = ~np.isnan(pixels) if pixels.dtype.kind == "f" else pixels != self.request.fill
+        return valid
 
     def shares(self, flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """Share of True of each time on each chip, dims ``(time, chip)``."""
@@ -135,7 +155,7 @@ class Work:
             cube = self.read(self.steps, bands[part])[0]
             for c, (row, box) in enumerate(zip(self.window.chips, self.boxes, strict=True)):
                 chip = cube[(slice(None), *box)]
-                clear[c] &= _valid(chip).all(axis=0)
+                clear[c] &= self.valid(chip).all(axis=0)
                 target = self.data.arrays[name][row]
                 (target[None] if target.ndim == 2 else target)[part] = chip
         for c, row in enumerate(self.window.chips):
@@ -173,23 +193,22 @@ class Work:
         request, arrays, rows = self.request, self.data.arrays, self.window.chips
         bands = list(request.bands)
         first: npt.NDArray[Any] | None = None
-        scl: npt.NDArray[np.uint8] | None = None
+        layer: npt.NDArray[Any] | None = None
         if request.quality is not None:
-            scl, clear = self.read_classes(steps)
-            seen = self.shares(scl != SCL_VOID) > 0
+            layer, clear, there = self.read_classes(steps)
         else:
             first = self.read(steps, bands[:1])
-            clear = _valid(first[:, 0])
-            seen = self.shares(clear) > 0
+            clear = there = self.valid(first[:, 0])
+        seen = self.shares(there) > 0
         share = self.shares(clear)
         keep = seen & (share > 0) & (share >= request.keep.min_clear)
         for c, tally in enumerate(tallies):
             for t, step in enumerate(steps):
                 tally.add(step, bool(seen[t, c]), bool(keep[t, c]), enough=False)
-        if scl is not None:
+        if layer is not None:
             # The layer tells why a pixel is void, so it is folded over the dates that were dropped as well.
-            self._fold_classes(scl, clear, keep, slot)
-            scl = None
+            self._fold_classes(layer, clear, there, keep, slot)
+        del layer, there
         used = np.flatnonzero(keep.any(axis=1))
         if not len(used):
             return
@@ -201,6 +220,7 @@ class Work:
         how = request.time.how_for(request.kind)
         item = np.dtype(request.dtype).itemsize
         chosen = [steps[t] for t in used]
+        void = float(request.fill)
         for part in self.slices(len(bands), 2 * item * len(used)):
             cube = self._group(chosen, bands[part], bands[0], first)
 
@@ -214,7 +234,7 @@ class Work:
                 total = arrays["count"][rows[c], slot]
                 count = np.empty_like(total)
                 for b in range(cube.shape[1]):
-                    fold(cube[:, b, y, x], clear[:, y, x], how, out=out[b], count=count, order=order)
+                    fold(cube[:, b, y, x], clear[:, y, x], how, out=out[b], count=count, order=order, void=void)
                     if part.start + b == 0:
                         total[...] = count
                     else:
@@ -232,17 +252,31 @@ class Work:
 
     def _fold_classes(
         self,
-        scl: npt.NDArray[np.uint8],
+        layer: npt.NDArray[Any],
         clear: npt.NDArray[np.bool_],
+        seen: npt.NDArray[np.bool_],
         keep: npt.NDArray[np.bool_],
         slot: int,
     ) -> None:
-        assert self.request.quality is not None
-        out = self.data.arrays[self.request.quality]
+        request = self.request
+        assert request.quality is not None
+        out, table = self.data.arrays[request.quality], request.classes
+        void = lookup(table, tuple(request.mask.hide), request.mask.threshold).void
 
         def one(c: int) -> None:
             y, x = self.boxes[c]
-            fold_classes(scl[:, y, x], clear[:, y, x] & keep[:, c, None, None], out[self.window.chips[c], slot])
+            part, target = layer[:, y, x], out[self.window.chips[c], slot]
+            good = clear[:, y, x] & keep[:, c, None, None]
+            if table.kind == "probability":
+                fold_chances(part, good, seen[:, y, x], target)
+            elif table.dtype == "uint8" and table.void == 0 and void.sum() == 1:
+                fold_classes(part, good, target)
+            elif table.void is not None:
+                fold_values(part, good, target, void, table.void)
+            else:
+                # One number more stands for what was not seen.
+                part = np.where(seen[:, y, x], part, np.uint16(len(void)))
+                fold_values(part, good, target, np.append(void, True), 0)
 
         _in_threads(one, range(len(self.boxes)))
 
@@ -261,16 +295,16 @@ class Work:
         wanted = np.flatnonzero((slots != UNUSED).any(axis=1))
         item = np.dtype(request.dtype).itemsize
         # The pixels and the reader's copy of them, classes and masks.
-        for part in self.slices(len(wanted), 2 * item * len(request.bands) + 4):
+        for part in self.slices(len(wanted), 2 * item * len(request.bands) + request.class_bytes):
             times = wanted[part]
             cube = self.read([steps[t] for t in times], request.bands)
-            scl, clear = self._classes(times)
+            layer, clear = self._classes(times)
 
             def one(
                 c: int,
                 times: npt.NDArray[np.intp] = times,
                 cube: npt.NDArray[Any] = cube,
-                scl: npt.NDArray[np.uint8] | None = scl,
+                layer: npt.NDArray[Any] | None = layer,
                 clear: npt.NDArray[np.bool_] | None = clear,
             ) -> None:
                 box = self.boxes[c]
@@ -278,7 +312,7 @@ class Work:
                     if slots[t, c] == UNUSED:
                         continue
                     slot = cursor[c] if slots[t, c] == NEXT else slots[t, c]
-                    classes = None if scl is None else scl[(i, *box)]
+                    classes = None if layer is None else layer[(i, *box)]
                     open_ = None if clear is None else clear[(i, *box)]
                     used[t, c] = self._put(rows[c], slot, steps[t], cube[(i, slice(None), *box)], classes, open_)
                     cursor[c] += used[t, c]
@@ -301,33 +335,32 @@ class Work:
         if request.quality is None and request.time.series and not request.time.max_dates:
             # Nothing to choose by: every date is read, and its pixels decide.
             return seen, np.ones((n, c))
-        self._known = n * self.px * 2 <= BUDGET_BYTES // 4
+        kept = 1 + (0 if request.quality is None else np.dtype(request.classes.dtype).itemsize)
+        self._known = n * self.px * kept <= BUDGET_BYTES // 4
         item = np.dtype(request.dtype).itemsize
-        for part in self.slices(n, 4 if request.quality is not None else 2 * item + 1):
+        for part in self.slices(n, request.class_bytes if request.quality is not None else 2 * item + 1):
             if request.quality is not None:
-                scl, clear = self.read_classes(self.steps[part])
-                seen[part] = self.shares(scl != SCL_VOID) > 0
+                layer, clear, there = self.read_classes(self.steps[part])
+                seen[part] = self.shares(there) > 0
                 share[part] = self.shares(clear)
                 if self._known:
-                    self._surveyed.append((scl, clear))
+                    self._surveyed.append((layer, clear))
             else:
-                valid = _valid(self.read(self.steps[part], request.bands[:1])[:, 0])
+                valid = self.valid(self.read(self.steps[part], request.bands[:1])[:, 0])
                 share[part] = self.shares(valid)
                 seen[part] = share[part] > 0
         return seen, share
 
-    def _classes(
-        self, times: npt.NDArray[np.intp]
-    ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_] | None]:
+    def _classes(self, times: npt.NDArray[np.intp]) -> tuple[npt.NDArray[Any] | None, npt.NDArray[np.bool_] | None]:
         """Classes and clear mask of some times: kept from the survey where memory allowed it."""
         if self.request.quality is None:
             return None, None
         if not self._surveyed:
-            return self.read_classes([self.steps[t] for t in times])
+            return self.read_classes([self.steps[t] for t in times])[:2]
         if len(self._surveyed) > 1:
             self._surveyed = [tuple(np.concatenate(part) for part in zip(*self._surveyed, strict=True))]  # type: ignore[list-item]
-        scl, clear = self._surveyed[0]
-        return scl[times], clear[times]
+        layer, clear = self._surveyed[0]
+        return layer[times], clear[times]
 
     def _choose(self, seen: npt.NDArray[np.bool_], share: npt.NDArray[np.float64]) -> Iterator[tuple[int, int]]:
         """Positions of the times that one chip uses, with their place on the time axis."""
@@ -368,12 +401,12 @@ class Work:
         slot: int,
         step: Step,
         pixels: npt.NDArray[Any],
-        classes: npt.NDArray[np.uint8] | None,
+        classes: npt.NDArray[Any] | None,
         clear: npt.NDArray[np.bool_] | None,
     ) -> bool:
         """Write one date of one chip, unless it is void or its pixels turn out not clear enough."""
         request, arrays = self.request, self.data.arrays
-        valid = _valid(pixels)
+        valid = self.valid(pixels)
         if not valid.any():
             return False
         good = valid.all(axis=0)
@@ -423,12 +456,6 @@ class _Tally:
         return CubeRecord(dates, scenes, clear, self.seen, self.dropped)
 
 
-def _valid(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """True where a pixel of the main variable is not void."""
-    valid: npt.NDArray[np.bool_] = ~np.isnan(pixels) if pixels.dtype.kind == "f" else pixels != 0
-    return valid
-
-
 def _in_threads(work: Callable[[int], None], items: Iterable[int]) -> None:
     """Run on all cores: what is run here spends its time outside the GIL."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -449,9 +476,11 @@ def _methods(request: CubeRequest, scenes: Sequence[Scene]) -> dict[str, str]:
         for band in request.bands
     }
     if request.quality is not None:
+        # Files call a probability of 0 void, and a majority would leave it out: one pixel speaks for all then.
+        chance = request.classes.kind == "probability"
         methods[request.quality] = resampling_for(
             "classes",
-            asked.get(request.quality),
+            asked.get(request.quality) or ("nearest" if chance else None),
             source_m=found.get(request.quality),
             target_m=request.resolution_m,
         )
