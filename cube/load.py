@@ -25,7 +25,8 @@ from odc.loader._rio import RioDriver, RioReader
 from rasterio.enums import Resampling
 from rasterio.windows import Window as PixelWindow
 
-from cube.warp import UnusableFile, read_onto
+from cube.radar import AMPLITUDE
+from cube.warp import UnusableFile, placement, read_onto
 from curate.errors import ReadError
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class _File:
     """Signed."""
     layer: int
     nodata: float | None
+    amplitude: bool = False
+    """Holds amplitudes, and power is wanted."""
 
     def failed(self, error: BaseException) -> ReadError:
         return ReadError(self.scene, self.band, why_unreadable(self.href, self.layer, error))
@@ -154,7 +157,30 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
     """One file on a pixel grid, dims ``(y, x)``; every reader comes through here."""
     try:
         with rasterio.open(file.href, sharing=False) as source:
-            return read_onto(source, file.layer, file.nodata, geobox, resampling=resampling, dtype=dtype, fill=fill)
+            return read_onto(
+                source,
+                file.layer,
+                file.nodata,
+                geobox,
+                resampling=resampling,
+                dtype=dtype,
+                fill=fill,
+                amplitude=file.amplitude,
+            )
+    except READ_FAILURES as error:
+        raise file.failed(error) from error
+
+
+def placed(scene: Scene, band: str) -> str | None:
+    """How the file of a band without a grid is placed by its control points, and how well; None where it has a grid.
+
+    Raises:
+        ReadError: The file could not be read, or its points do not place it.
+    """
+    file = _file(scene, scene.asset(band))
+    try:
+        with rasterio.Env(**GDAL_ENV), rasterio.open(file.href, sharing=False) as source:
+            return str(placement(source)) if source.gcps[0] and source.transform.is_identity else None
     except READ_FAILURES as error:
         raise file.failed(error) from error
 
@@ -423,7 +449,8 @@ def _file(scene: Scene, asset: Asset) -> _File:
         from catalog.signing import sign
 
         href = sign(href, scene.signing)
-    return _File(scene.id, asset.band, href, asset.layer, asset.nodata)
+    amplitude = scene.collection in AMPLITUDE and asset.dtype.startswith("uint")
+    return _File(scene.id, asset.band, href, asset.layer, asset.nodata, amplitude)
 
 
 def _epsg(geobox: GeoBox) -> int:

@@ -21,6 +21,8 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as PixelWindow
 
+from cube.gcps import Placement, place
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from odc.geo.geobox import GeoBox
@@ -50,8 +52,11 @@ def read_onto(
     resampling: str,
     dtype: str,
     fill: float | int,
+    amplitude: bool = False,
 ) -> npt.NDArray[Any]:
     """One layer of an open file on a pixel grid, dims ``(y, x)``.
+
+    A file without a grid is placed by its ground control points (see ``cube.gcps``).
 
     Args:
         source: An open file.
@@ -61,6 +66,7 @@ def read_onto(
         resampling: GDAL's name of the method.
         dtype: Of what comes out; integers are rounded half up and clipped.
         fill: Void of what comes out.
+        amplitude: The file holds amplitudes and power is wanted: they are squared before anything is interpolated.
 
     Raises:
         rasterio.errors.RasterioError: The file cannot be read.
@@ -68,6 +74,10 @@ def read_onto(
     """
     if layer > source.count:
         raise UnusableFile(f"it has {source.count} layers, wanted layer {layer}")
+    if source.gcps[0] and source.transform.is_identity:
+        return _by_points(source, layer, nodata, geobox, resampling, dtype, fill, amplitude)
+    if amplitude:
+        raise UnusableFile("it has a grid, but amplitudes are known only in files with ground control points")
     if source.crs is None:
         raise UnusableFile("it has no coordinate reference system")
     void = source.nodatavals[layer - 1]
@@ -375,6 +385,94 @@ def _bilinear_bent(
             if left <= x < right and top <= y < bottom and valid[int(y), int(x)]:
                 value = _weigh(pixels, valid, x, y, left, top, right, bottom)
                 out[i, j] = value if low == high else min(max(math.floor(value + HALF), low), high)
+
+
+def placement(source: rasterio.DatasetReader) -> Placement:
+    """How a file without a grid is placed by its ground control points.
+
+    Raises:
+        UnusableFile: The points do not place it, or their coordinates are in no known system.
+    """
+    points, crs = source.gcps
+    if crs is None:
+        raise UnusableFile("its ground control points have no coordinate reference system")
+    try:
+        return place(tuple((point.col, point.row, point.x, point.y) for point in points))
+    except ValueError as error:
+        raise UnusableFile(str(error)) from error
+
+
+def _by_points(
+    source: rasterio.DatasetReader,
+    layer: int,
+    nodata: float | None,
+    geobox: GeoBox,
+    resampling: str,
+    dtype: str,
+    fill: float | int,
+    amplitude: bool,
+) -> npt.NDArray[Any]:
+    """A layer placed by control points: nearest, bilinear, or the average of a few bilinear values in each pixel."""
+    if resampling not in ("nearest", "bilinear", "average"):
+        raise UnusableFile(f"it is placed by ground control points; '{resampling}' is not for it, take 'bilinear'")
+    if amplitude and np.dtype(dtype).kind != "f":
+        raise UnusableFile(f"its power does not fit into {dtype}; wanted float32")
+    placed = placement(source)
+    void = source.nodatavals[layer - 1]
+    void = nodata if void is None else void
+    if resampling == "average":
+        ratio = max(1, round(abs(geobox.transform.a) / _ground_px(placed, source.gcps[1].to_wkt(), str(geobox.crs))))
+        fine = geobox if ratio == 1 else geobox.zoom_to((geobox.shape[0] * ratio, geobox.shape[1] * ratio))
+        values = _by_points(source, layer, nodata, fine, "bilinear", "float32", math.nan, amplitude)
+        return _block_means(values, ratio, np.full(geobox.shape, fill, dtype))
+    out = np.full(geobox.shape, fill, dtype)
+    u, v, row_at, col_at = _placed(geobox, placed, source.gcps[1].to_wkt())
+    bilinear = resampling == "bilinear"
+    window = _window(*_span(u, row_at, col_at), *_span(v, row_at, col_at), source.shape, margin=int(bilinear))
+    if window is None:
+        return out
+    pixels = source.read(layer, window=window)
+    valid = _valid(pixels, void)
+    if amplitude:
+        pixels = np.square(pixels.astype(np.float32))
+    u, v = u - window.col_off, v - window.row_off
+    file = (-window.col_off, -window.row_off, source.width - window.col_off, source.height - window.row_off)
+    if bilinear:
+        low, high = (0.0, 0.0) if out.dtype.kind == "f" else (np.iinfo(out.dtype).min, np.iinfo(out.dtype).max)
+        _bilinear_bent(pixels, valid, u, v, row_at, col_at, *file, float(low), float(high), out)
+    else:
+        _nearest_bent(pixels, valid, u, v, row_at, col_at, *file, out)
+    return out
+
+
+def _placed(geobox: GeoBox, placed: Placement, crs: str) -> tuple[npt.NDArray[np.float64], ...]:
+    """Column and row of a file with control points on the lattice around a grid."""
+    x, y, row_at, col_at = _lattice(geobox, crs)
+    return *placed.pixels(x, y), row_at, col_at
+
+
+def _ground_px(placed: Placement, crs: str, target: str) -> float:
+    """Side of a pixel amid the control points, in units of another CRS."""
+    from pyproj import Transformer
+
+    x = placed.middle[0] + np.array([0.0, 1e-3 * placed.scale[0]])
+    y = placed.middle[1] + np.array([0.0, 1e-3 * placed.scale[1]])
+    u, v = placed.pixels(x, y)
+    east, north = Transformer.from_crs(crs, target, always_xy=True).transform(x, y)
+    return math.hypot(east[1] - east[0], north[1] - north[0]) / math.hypot(u[1] - u[0], v[1] - v[0])
+
+
+def _block_means(values: npt.NDArray[np.float32], ratio: int, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Means of the values that are not NaN in each block, into ``out``; where there are none it stays as it is."""
+    blocks = values.reshape(out.shape[0], ratio, out.shape[1], ratio)
+    known = ~np.isnan(blocks)
+    number = known.sum(axis=(1, 3))
+    mean = np.where(known, blocks, 0).sum(axis=(1, 3), dtype=np.float64) / np.maximum(number, 1)
+    if out.dtype.kind != "f":
+        info = np.iinfo(out.dtype)
+        mean = np.clip(np.floor(mean + HALF), info.min, info.max)
+    np.copyto(out, mean, where=number > 0, casting="unsafe")
+    return out
 
 
 def _warp(
