@@ -107,30 +107,36 @@ def told(encoding: Encoding) -> str:
     return f"{encoding.dtype}, scale {encoding.scale:g}, offset {encoding.offset:g}, void {encoding.void:g}"
 
 
-def check_signs(encoding: Encoding, bands: Sequence[str], scenes: Sequence[Scene]) -> None:
-    """Refuse files of unsigned numbers for a band that is described as signed.
+def check_types(encoding: Encoding, bands: Sequence[str], scenes: Sequence[Scene]) -> None:
+    """Refuse scenes whose files hold numbers that the stored type cannot: they would be cut, wrapped or truncated.
 
-    Negative reflectances of Landsat Collection 1 have been exported as uint16, where -1 is 65535: what would be read
-    is not what was measured, and nothing later can tell.
+    The known trap: negative reflectances of Landsat Collection 1 exported as uint16, where -1 shows as 65535. What is
+    read then is not what was measured, and nothing later can tell.
 
     Raises:
-        ReadError: An asset is unsigned and of the same size as the signed type that is wanted.
+        CatalogError: An asset is of such a type, by what its item or its header says.
     """
-    from curate.errors import ReadError
+    from curate.errors import CatalogError
 
-    if encoding.dtype not in ("int8", "int16", "int32"):
+    if encoding.floating:
         return
+    low, high = RANGES[encoding.dtype]
     for scene in scenes:
         for asset in scene.assets:
-            # Signed types made here by widening are larger than those of the files.
-            if asset.band in bands and asset.dtype == f"u{encoding.dtype}":
-                raise ReadError(
-                    scene.id,
-                    asset.band,
-                    f"the file holds {asset.dtype}, but the band is described as {encoding.dtype}: negative values "
-                    f"would show as 65xxx; write the file anew as {encoding.dtype}, or describe the band as "
-                    f"{asset.dtype} if no value is negative",
-                )
+            if asset.band not in bands or not (asset.dtype in RANGES or asset.dtype.startswith("float")):
+                continue
+            least, most = RANGES.get(asset.dtype, (-math.inf, math.inf))
+            if low <= least and most <= high:
+                continue
+            hint = (
+                "negative values would show as 65xxx: write the file anew with the right type, or describe the band as "
+                f"{asset.dtype} if no value is negative"
+                if asset.dtype == f"u{encoding.dtype}"
+                else f"describe the band as {asset.dtype}"
+            )
+            raise CatalogError(
+                scene.id, f"band {asset.band} holds {asset.dtype}, but is stored as {encoding.dtype}; {hint}"
+            )
 
 
 def cf_attrs(encoding: Encoding) -> dict[str, Any]:

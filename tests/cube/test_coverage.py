@@ -1,0 +1,77 @@
+"""Coverage of a place by clear dates: the definition of the paper, on numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cube.coverage import Counts, add_counts, count_clear, coverage, label_set
+
+SERIES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(4), st.just(6)), elements=st.integers(0, 11))
+
+
+@pytest.mark.parametrize(
+    ("sc", "above", "tc", "spatial", "temporal"),
+    [(81.87, 30, 78.95, "high", "high"), (73.21, 23, 60.53, "high", "low"), (61.21, 18, 47.37, "low", "low")],
+)
+def test_the_published_examples_come_out(sc: float, above: int, tc: float, spatial: str, temporal: str) -> None:
+    # 38 dates of 100,000 pixels: as many above the threshold of 70 % as published, with the published mean.
+    share = np.where(np.arange(38) < above, 90.0, 0.0)
+    rest = sc * 38 - share.sum()
+    if rest > 0:
+        share[above:] = rest / (38 - above)
+    else:
+        share[:above] = sc * 38 / above
+    assert (share[:above] >= 70).all()
+    assert (share[above:] < 70).all()
+    found = coverage(Counts(np.rint(share * 1000).astype(np.int64), 100_000))
+    assert found.spatial_pct == pytest.approx(sc, abs=0.005)
+    assert round(found.temporal_pct, 2) == tc
+    assert (found.spatial, found.temporal) == (spatial, temporal)
+    assert (found.num_timesteps, found.num_timesteps_above, found.num_timesteps_not_full) == (38, above, 38)
+
+
+@given(SERIES, st.sampled_from(["paper_a", "paper_b", "strict"]))
+def test_a_date_is_the_percentage_of_its_pixels_in_the_set(scl: np.ndarray, name: str) -> None:
+    labels = label_set(name)
+    counts = count_clear(scl, labels)
+    assert counts.pixels == 24
+    assert counts.clear.tolist() == [sum(int(code) in labels for code in date.flat) for date in scl]
+
+
+def test_the_paper_calls_void_cirrus_and_snow_clean_and_the_default_does_not() -> None:
+    scl = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    assert count_clear(scl, label_set("paper_a")).clear.tolist() == [9]
+    assert count_clear(scl).clear.tolist() == [4]
+    assert count_clear(scl, label_set(snow=True, dark=True)).clear.tolist() == [6]
+    with pytest.raises(ValueError, match="known are paper_a"):
+        label_set("paper_c")
+
+
+@given(SERIES, hnp.arrays(bool, (4, 6)))
+def test_only_pixels_inside_the_boundary_count(scl: np.ndarray, inside: np.ndarray) -> None:
+    counts = count_clear(scl, inside=inside)
+    assert counts.pixels == inside.sum()
+    assert counts.clear.tolist() == np.isin(scl[:, inside], [4, 5, 6, 7]).sum(axis=1).tolist()
+
+
+@given(SERIES)
+def test_a_region_is_the_sum_of_its_chips(scl: np.ndarray) -> None:
+    whole = count_clear(scl)
+    parts = add_counts([count_clear(scl[:, :, :2]), count_clear(scl[:, :, 2:])])
+    assert parts.pixels == whole.pixels
+    assert parts.clear.tolist() == whole.clear.tolist()
+    assert coverage(parts) == coverage(whole)
+
+
+def test_no_dates_are_no_coverage_and_chips_of_other_dates_are_refused() -> None:
+    nothing = coverage(count_clear(np.zeros((0, 2, 2), np.uint8)))
+    assert np.isnan(nothing.spatial_pct)
+    assert (nothing.spatial, nothing.temporal, nothing.num_timesteps) == ("low", "low", 0)
+    with pytest.raises(ValueError, match="2, 3 dates"):
+        add_counts([Counts(np.zeros(2, np.int64), 4), Counts(np.zeros(3, np.int64), 4)])
+    with pytest.raises(ValueError, match="no chip"):
+        add_counts([])
