@@ -18,12 +18,9 @@ from cube.encoding import check_types
 from cube.load import READERS
 from cube.mask import clear_mask, halo_px
 from cube.quality import lookup
-from cube.radar import direction, read_backscatter, to_decibel, told_apart
-from cube.radiometry import read_harmonised
+from cube.radiometry import read_harmonised, read_power
 from cube.resample import resampling_for
 from cube.steps import Step, grown, join_steps
-from cube.terrain import derive, read_elevation
-from cube.terrain import halo_px as terrain_halo_px
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -49,19 +46,13 @@ class Work:
         self.methods = _methods(request, scenes)
         check_types(request.encoding, request.bands, scenes)
         self.places = _chip_places(window, size, request.resolution_m)
-        self.steps = self._near(join_steps(request, told_apart(request.radar, scenes)))
+        self.steps = self._near(join_steps(request, scenes))
         self._surveyed: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = []
         self._known = False
 
     def _near(self, steps: list[Step]) -> list[Step]:
         """Steps with a scene on the window, each with those scenes alone, in the order in which they are joined."""
         area = shapely.union_all(self.places).envelope
-        halo_m = terrain_halo_px(self.request.terrain.derive, self.request.resolution_m) * self.request.resolution_m
-        if halo_m:
-            west, south, east, north = area.bounds
-            up = halo_m / METRES_PER_DEGREE
-            aside = up / math.cos(math.radians(min(max(abs(south), abs(north)), 85)))
-            area = shapely.box(west - aside, south - up, east + aside, north + up)
         shapely.prepare(area)
         near = []
         for step in steps:
@@ -85,15 +76,7 @@ class Work:
                     self.reader, scenes, same, self.geobox, resampling=method, encoding=self.request.encoding
                 )
             elif self.request.kind == "backscatter":
-                cube = read_backscatter(
-                    self.reader,
-                    scenes,
-                    same,
-                    self.window,
-                    self.request.radar,
-                    resampling=method,
-                    together=self.request.bands,
-                )
+                cube = read_power(self.reader, scenes, same, self.geobox, resampling=method)
             else:
                 cube = self.reader(
                     scenes, same, self.geobox, resampling=method, dtype="float32", fill=math.nan
@@ -163,9 +146,6 @@ class Work:
 
     def static(self) -> None:
         """All scenes joined into one image."""
-        if self.request.kind == "elevation" and len(self.request.bands) == 1:
-            self._terrain()
-            return
         if not self.steps:
             return
         name, bands = self.request.variable, self.request.bands
@@ -181,34 +161,6 @@ class Work:
         for c, row in enumerate(self.window.chips):
             share = float(clear[c].mean())
             used = self._names([self.steps[0]], c) if share else ()
-            self.data.records[row] = CubeRecord((), used, share, int(share > 0), {})
-
-    def _terrain(self) -> None:
-        """Elevation from all tiles, and what is derived from it."""
-        request, band = self.request, self.request.bands[0]
-        spec = request.terrain
-        halo = terrain_halo_px(spec.derive, request.resolution_m)
-        scenes = self.steps[0].scenes if self.steps else ()
-        elevation = read_elevation(
-            self.reader,
-            scenes,
-            band,
-            self.window.padded(halo),
-            resampling=self.methods[band],
-            missing=spec.missing,
-        )
-        inner = tuple(slice(halo, halo + side) for side in self.window.shape)
-        arrays = self.data.arrays
-        made = [(request.variable, elevation[inner])]
-        for name in (None, *spec.derive):
-            if name is not None:
-                made = [(name, derive(elevation, name, request.resolution_m, halo))]
-            for variable, pixels in made:
-                for row, box in zip(self.window.chips, self.boxes, strict=True):
-                    arrays[variable][row] = pixels[box]
-        for c, row in enumerate(self.window.chips):
-            share = float(np.mean(self.valid(arrays[request.variable][row])))
-            used = self._names(self.steps[:1], c) if share else ()
             self.data.records[row] = CubeRecord((), used, share, int(share > 0), {})
 
     def _names(self, steps: Sequence[Step], chip: int) -> tuple[str, ...]:
