@@ -18,7 +18,10 @@ from catalog.filters import platform_name
 from catalog.search import item_interval, parse_time
 
 SLICE_GAP = dt.timedelta(seconds=60)
-"""Slices of one pass of Sentinel-1 follow each other without a gap; a minute allows for a missing one."""
+"""Slices of one pass of Sentinel-1 follow each other without a gap, rows of Landsat and tiles of HLS after 15 to 25 s;
+a minute allows for a missing one. The next pass is more than an hour away."""
+PASSES = frozenset({"sentinel-1", "landsat", "hls"})
+"""Missions whose items are pieces of a pass and carry a time of their own."""
 STAMP_GAP = dt.timedelta(seconds=10)
 """Items that say nothing but their time belong together when they are this close."""
 
@@ -37,7 +40,8 @@ def acquisition_key(item: Item, mission: str | None) -> str:
 def acquisition_keys(items: Sequence[Item], mission: str | None) -> tuple[str, ...]:
     """For each item of one collection the name of its look: the same for all tiles and slices of one pass.
 
-    ``mission`` is the collection's (``sentinel-2``, ``sentinel-1`` or None) and chooses the rule.
+    ``mission`` is the collection's (``sentinel-2``, ``sentinel-1``, ``landsat``, ``hls``, ``modis`` or None) and
+    chooses the rule.
     """
     keys: list[str] = [""] * len(items)
     tracks: dict[str, list[tuple[dt.datetime, dt.datetime, int]]] = defaultdict(list)
@@ -50,7 +54,7 @@ def acquisition_keys(items: Sequence[Item], mission: str | None) -> tuple[str, .
             keys[at] = "static"
         else:
             tracks[_track(item, mission)].append((*_sensed(item, interval, mission), at))
-    gap = SLICE_GAP if mission == "sentinel-1" else STAMP_GAP
+    gap = SLICE_GAP if mission in PASSES else STAMP_GAP
     for track, members in tracks.items():
         latest: dt.datetime | None = None
         key = ""
@@ -83,18 +87,24 @@ def resolve_duplicates(items: Sequence[Item], keys: Sequence[str], mission: str 
 
 
 def tile_of(item: Item) -> str | None:
-    """The tile of a fixed grid (MGRS: ``33UWP``) an item lies on, or None."""
+    """The tile of a fixed grid an item lies on (MGRS ``33UWP``, path and row ``033032``, MODIS ``h35v10``), or None."""
     properties = item["properties"]
     code = str(properties.get("grid:code") or "")
+    if properties.get("landsat:wrs_path") and properties.get("landsat:wrs_row"):
+        return f"{int(properties['landsat:wrs_path']):03}{int(properties['landsat:wrs_row']):03}"
+    if properties.get("modis:horizontal-tile") is not None and properties.get("modis:vertical-tile") is not None:
+        return f"h{int(properties['modis:horizontal-tile']):02}v{int(properties['modis:vertical-tile']):02}"
     if properties.get("s2:mgrs_tile"):
         return str(properties["s2:mgrs_tile"])
     if code:
-        return code.removeprefix("MGRS-")
+        return code.removeprefix("MGRS-").removeprefix("WRS2-")
     product = sentinel2.product_parts(item)
     if product and product[5]:
         return product[5]
-    match = re.match(r"^S2[A-Z]_T?(\d{2}[A-Z]{3})_", item["id"])  # ids of Earth Search
-    return match[1] if match else None
+    for pattern in (r"^S2[A-Z]_T?(\d{2}[A-Z]{3})_", r"^HLS\.[SL]30\.T(\d{2}[A-Z]{3})\."):  # Earth Search, HLS
+        if match := re.match(pattern, item["id"]):
+            return match[1]
+    return None
 
 
 def platform_of(item: Item) -> str | None:
@@ -102,8 +112,11 @@ def platform_of(item: Item) -> str | None:
     platform = item["properties"].get("platform")
     if platform:
         return platform_name(str(platform))
-    match = re.match(r"^S([12])([A-D])_", item["id"])
-    return f"sentinel-{match[1]}{match[2].lower()}" if match else None
+    if match := re.match(r"^S([12])([A-D])_", item["id"]):
+        return f"sentinel-{match[1]}{match[2].lower()}"
+    if match := re.match(r"^(MOD|MYD|MCD)\d", item["id"]):
+        return {"MOD": "terra", "MYD": "aqua", "MCD": "terra-aqua"}[match[1]]
+    return None
 
 
 def _track(item: Item, mission: str | None) -> str:
@@ -111,6 +124,10 @@ def _track(item: Item, mission: str | None) -> str:
     if mission is None:
         return str(item.get("collection") or "unknown")
     properties = item["properties"]
+    if mission in ("hls", "modis", "landsat"):
+        # HLS says no satellite; Terra and Aqua make the same product over the same eight days.
+        path = str(properties.get("landsat:wrs_path") or "")
+        return "_".join(part for part in (platform_of(item) or item.get("collection") or mission, path) if part)
     orbit = properties.get("sat:absolute_orbit") or properties.get("sat:relative_orbit") or ""
     parts = (platform_of(item) or mission, str(orbit), str(properties.get("sat:orbit_state") or ""))
     return "_".join(part for part in parts if part)
@@ -131,22 +148,30 @@ def _part(item: Item, mission: str | None) -> tuple[str | None, ...] | None:
     if mission == "sentinel-2":
         tile = tile_of(item)
         return None if tile is None else (tile, sentinel2.datastrip_start(item))
+    if mission in ("landsat", "modis"):
+        tile = tile_of(item)
+        return None if tile is None else (tile,)
     interval = item_interval(item)
     if mission == "sentinel-1" and interval is not None:
         return tuple(_stamp(time) for time in _sensed(item, interval, mission))
     return None
 
 
-def _rank(item: Item) -> tuple[tuple[int, int], str, str, str]:
+def _rank(item: Item) -> tuple[tuple[int, int], int, str, str, str]:
     number = sentinel2.baseline_number(sentinel2.baseline(item)) or (-1, 0)
+    tier = {"T1": 2, "T2": 1}.get(str(item["properties"].get("landsat:collection_category")), 0)
     updated = str(item["properties"].get("updated") or item["properties"].get("created") or "")
-    return number, sentinel2.generated(item), updated, str(item["id"])
+    return number, tier, sentinel2.generated(item), updated, str(item["id"])
 
 
 def _why(dropped: Item, kept: Item) -> str:
     old, new = sentinel2.baseline(dropped), sentinel2.baseline(kept)
     if old != new:
         return f"baseline {new or 'unknown'} against {old or 'unknown'}"
+    name = "landsat:collection_category"
+    old, new = dropped["properties"].get(name), kept["properties"].get(name)
+    if old != new:
+        return f"{new or 'no tier'} against {old or 'no tier'}"
     old, new = sentinel2.generated(dropped), sentinel2.generated(kept)
     return f"generated {new} against {old}" if old != new else "the later of equals by update and id"
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from curate.errors import CatalogError
 
 Kind = Literal["optical", "sar", "elevation", "classes"]
-BandKind = Literal["reflectance", "classes", "backscatter", "elevation", "quality"]
+BandKind = Literal["reflectance", "classes", "backscatter", "elevation", "quality", "temperature", "index"]
+Georeference = Literal["transform", "gcps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,19 @@ class Band:
     dtype: str
     """Of the file, where the item does not say."""
     nodata: float | None
-    """Void in the file, where the item does not say; None: NaN only."""
+    """Void in the file, where the item does not say; None: NaN only, or nothing where the type has no NaN."""
     scale: float
-    """Physical value = (stored + offset) * scale; the offset is a matter of the scene."""
+    """Physical value = stored * scale + ``offset``, after ``Radiometry.offset_dn`` of the scene was added."""
     gsd_m: float
     """Native pixel size in metres."""
     center_um: float | None
     """Centre wavelength in micrometres, for optical bands."""
     layer: int = 1
     """Band number in the file, from 1."""
+    offset: float = 0.0
+    """In physical units. Sentinel-2's offset is not here, because it is a matter of the scene."""
+    firm: tuple[str, ...] = ()
+    """Which of ``dtype`` and ``nodata`` hold also against what the item says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +66,34 @@ class Collection:
     quality_table: str | None
     """Which table of classes or bits decodes the quality layer."""
     mission: str | None
-    """Which rules of acquisition and radiometry hold: ``sentinel-2``, ``sentinel-1`` or None."""
+    """Which rules of acquisition and radiometry hold: ``sentinel-2``, ``sentinel-1``, ``landsat``, ``hls``, ``modis``
+    or None."""
     timeless: bool
     """True for static layers: the time of the recipe does not select their items."""
     source: str
     """Link to where this was found."""
+    aliases: tuple[str, ...] = ()
+    """Names of the same collection at other endpoints (``HLSS30_2.0`` for ``hls2-s30``)."""
+    georeference: Georeference = "transform"
+    """``gcps``: the files lie by ground control points, and a grid in the items is not to be believed."""
+    unverified: str = ""
+    """What is expected of this collection and was never seen; becomes part of the scenes' radiometry."""
+    described: bool = False
+    """True for a collection of the user's (``catalog.describe``): what its files are must match what was said."""
 
 
 def collection(name: str) -> Collection:
-    """The table of a collection; CatalogError naming the nearest known one when there is none."""
+    """The table of a collection by its id or an alias; CatalogError naming the nearest known one when there is none."""
     table = _collections()
     if name in table:
         return table[name]
+    for known in table.values():
+        if name in known.aliases:
+            return known
     raise CatalogError(
-        "catalog", f"collection '{name}' is not known.{nearest(name, table)} Known are: {', '.join(sorted(table))}"
+        "catalog",
+        f"collection '{name}' is not known.{nearest(name, table)} Known are: {', '.join(sorted(table))}. "
+        "Any other can be described in the recipe",
     )
 
 
@@ -125,6 +144,9 @@ def _collection(name: str, row: Mapping[str, Any], band_sets: Mapping[str, Any])
         mission=row.get("mission"),
         timeless=row.get("timeless", False),
         source=row["source"],
+        aliases=tuple(row.get("aliases", ())),
+        georeference=row.get("georeference", "transform"),
+        unverified=row.get("unverified", ""),
     )
 
 
@@ -141,6 +163,7 @@ def _band(name: str, row: Mapping[str, Any]) -> Band:
         gsd_m=float(row["gsd_m"]),
         center_um=None if center_um is None else float(center_um),
         layer=row.get("layer", 1),
+        offset=float(row.get("offset", 0.0)),
     )
 
 

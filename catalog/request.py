@@ -62,7 +62,7 @@ def find(
     catalog: Catalog,
     *,
     source: str,
-    collection: str,
+    collection: str | Collection,
     bands: Sequence[str],
     aoi_geometry: shapely.Geometry,
     start: dt.datetime | None,
@@ -75,7 +75,7 @@ def find(
     Args:
         catalog: Where to look; it is asked once.
         source: Name of the source in the recipe.
-        collection: Id in the table of collections.
+        collection: Id or alias in the table of collections, or a collection described by the user.
         bands: Names of the bands that will be read, the quality layer among them when it is wanted.
         aoi_geometry: Area of interest, EPSG:4326.
         start: Of the half-open time, UTC; not used for static layers.
@@ -92,13 +92,14 @@ def find(
     from catalog.scenes import missing_bands, no_asset
 
     spec = spec or SearchSpec()
-    table = collection_table(collection)
+    table = collection if isinstance(collection, Collection) else collection_table(collection)
+    asked = catalog.name_of(table, collection if isinstance(collection, str) else table.id)
     names = tuple(canonical_band(table, name) for name in bands)
     query = dict(spec.query or {})
     if spec.max_cloud_pct is not None and catalog.filters_remotely and table.kind == "optical":
         query["eo:cloud_cover"] = {**query.get("eo:cloud_cover", {}), "lte": spec.max_cloud_pct}
     found = catalog.search(
-        [table.id],
+        [asked],
         aoi_geometry,
         None if table.timeless else start,
         None if table.timeless else end,

@@ -21,24 +21,34 @@ class Asset:
     href: str
     """Absolute path or URL, unsigned."""
     epsg: int
+    """0 where the CRS has no EPSG code (MODIS' sinusoidal): then ``wkt`` has it."""
     transform: tuple[float, float, float, float, float, float]
-    """Row-major affine (a, b, c, d, e, f) from (col, row) to coordinates, as in ``proj:transform``."""
+    """Row-major affine (a, b, c, d, e, f) from (col, row) to coordinates, as in ``proj:transform``. The identity where
+    the file lies by ground control points instead; then ``epsg`` is that of the points."""
     shape: tuple[int, int]
     """(y, x) in pixels."""
     dtype: str
     nodata: float | None
     layer: int = 1
     """Band number in the file, from 1."""
+    wkt: str | None = None
+    """The CRS where it has no EPSG code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Radiometry:
-    """How the stored numbers become physical: ``(dn + offset_dn) * scale``; DN 0 stays void and is never shifted."""
+    """How stored numbers become physical: ``(dn + offset_dn) * scale + offset``; void stays void, never shifted.
+
+    Where the bands of a scene differ in scale (temperature beside reflectance) this is that of the first measured
+    band, ``why`` says so, and the table of the collection has each band's own.
+    """
 
     scale: float = 1.0
     offset_dn: int = 0
     why: str = "as stored"
     """The rule that decided, for ``scenes.parquet``: ``baseline 05.09: raw, offset -1000`` …"""
+    offset: float = 0.0
+    """In physical units: -0.2 for Landsat Collection 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class Scene:
     baseline: str | None = None
     cloud_pct: float | None = None
     signing: str | None = None
-    """Name of the signing scheme of the endpoint (``planetary-computer``), or None."""
+    """Name of the signing scheme of the endpoint (``planetary-computer``), or None; see ``catalog.access``."""
 
     def asset(self, band: str) -> Asset:
         """The asset of a band; KeyError when the scene has none."""

@@ -10,19 +10,22 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import datetime as dt
+import functools
 import gc
 import json
 import logging
 import posixpath
 import re
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
-from catalog.collections import nearest
-from catalog.endpoints import Endpoint, endpoint_at, endpoint_named, endpoints
+from catalog.collections import Collection, nearest
+from catalog.endpoints import Endpoint, endpoint_at, endpoint_named, endpoints, host_of
 from catalog.filters import check_query, matches_cql2, matches_query
 from curate.errors import CatalogError
 
@@ -39,6 +42,8 @@ Item = dict[str, Any]
 
 ATTEMPTS = 6
 """Requests before an endpoint counts as down."""
+SMALLEST_PAGE = 5
+"""Items a page below which a server that chokes is taken to be down."""
 BACKOFF_S = 0.5
 """Pause after the second failure; it doubles from then on. ``Retry-After`` of the server comes first."""
 TIMEOUT_S = (10.0, 90.0)
@@ -58,6 +63,10 @@ class Catalog(Protocol):
     """As the user gave it."""
     filters_remotely: bool
     """True when a filter saves traffic, because a server applies it."""
+
+    def name_of(self, collection: Collection, asked: str) -> str:
+        """The name of a collection of ours in this catalog; ``asked`` is the one of its names that the user gave."""
+        ...
 
     def search(
         self,
@@ -116,6 +125,10 @@ class StacApi:
         self._client: Client | None = None
         self._io: StacApiIO | None = None
 
+    def name_of(self, collection: Collection, asked: str) -> str:
+        """See ``Catalog.name_of``."""
+        return asked if self.endpoint is None else self.endpoint.collections.get(collection.id, collection.id)
+
     def search(
         self,
         collections: Sequence[str],
@@ -128,18 +141,12 @@ class StacApi:
         limit_page: int = 100,
     ) -> list[Item]:
         """See ``Catalog.search``."""
-        import shapely
-        from pystac_client.exceptions import APIError
-        from pystac_client.warnings import PystacClientWarning
-
         _check_interval(start, end)
         check_query(query or {})
         client = self._connect()
         limit = min(limit_page, self.endpoint.page_limit) if self.endpoint else limit_page
         asked: dict[str, Any] = {
             "collections": list(collections),
-            "intersects": json.loads(shapely.to_geojson(_outline(geometry))),
-            "limit": limit,
             "datetime": None if start is None and end is None else (_rfc3339(start), _rfc3339(end)),
         }
         remote = self._remote_query(client, query)
@@ -147,10 +154,7 @@ class StacApi:
             asked["query"] = remote
         if cql2 and client.conforms_to("FILTER"):
             asked |= {"filter": dict(cql2), "filter_lang": "cql2-json"}
-        try:
-            found = list(client.search(**asked, method=_method(client)).items_as_dicts())
-        except (APIError, NotImplementedError, PystacClientWarning, ValueError) as error:
-            raise CatalogError(f"catalog {self.name}", f"the search failed: {_short(error)}") from error
+        found = [item for area in self._areas(geometry) for item in self._pages(client, {**asked, **area}, limit)]
         for item in found:
             _check_item(item, self.name)
         if not found:
@@ -160,6 +164,31 @@ class StacApi:
         items = {(item.get("collection"), item["id"]): item for item in found if keep(item)}
         return [_absolute(item, _self_link(item) or self.url, self.url) for item in items.values()]
 
+    def _areas(self, geometry: shapely.Geometry) -> list[dict[str, Any]]:
+        """The area as search parameters; several when boxes are wanted and it lies on both sides of the globe."""
+        import shapely
+
+        if self.endpoint is None or self.endpoint.area == "intersects":
+            return [{"intersects": json.loads(shapely.to_geojson(_outline(geometry)))}]
+        return [{"bbox": shapely.bounds(half).tolist()} for half in _halves(geometry)]
+
+    def _pages(self, client: Client, asked: Mapping[str, Any], limit: int) -> list[Item]:
+        """Every item of a search. An answer that is too long for the server is asked for again in smaller pages."""
+        from pystac_client.exceptions import APIError
+        from pystac_client.warnings import PystacClientWarning
+
+        while True:
+            try:
+                return list(client.search(**asked, limit=limit, method=_method(client)).items_as_dicts())
+            except APIError as error:
+                if limit > SMALLEST_PAGE and _is_too_long(error):
+                    limit = max(limit // 5, SMALLEST_PAGE)
+                    log.info("%s: the answer was too long, asking again for pages of %d", self.name, limit)
+                    continue
+                raise CatalogError(f"catalog {self.name}", f"the search failed: {_short(error)}") from error
+            except (NotImplementedError, PystacClientWarning, ValueError) as error:
+                raise CatalogError(f"catalog {self.name}", f"the search failed: {_short(error)}") from error
+
     def _connect(self) -> Client:
         if self._client is None:
             from pystac.errors import STACError
@@ -168,12 +197,18 @@ class StacApi:
             from pystac_client.stac_api_io import StacApiIO
             from pystac_client.warnings import PystacClientWarning
 
+            pace = pace_of(self.endpoint)
+
+            def wait(request: Any) -> Any:
+                pace.wait()
+                return request
+
             self._io = StacApiIO(max_retries=_retry(), timeout=TIMEOUT_S)
             try:
                 with warnings.catch_warnings():
                     # A page without conformance classes is refused by the search below, with a sentence.
                     warnings.simplefilter("ignore", PystacClientWarning)
-                    self._client = Client.open(self.url, stac_io=self._io)
+                    self._client = Client.open(self.url, stac_io=self._io, request_modifier=wait)
             except (APIError, STACError, ValueError, KeyError, TypeError) as error:
                 raise CatalogError(
                     f"catalog {self.name}",
@@ -210,6 +245,43 @@ class StacApi:
                 raise _no_collection(self.name, name, known)
 
 
+class Pace:
+    """Keeps requests apart so that an endpoint's limit is not passed: at most so many a second, a few at once.
+
+    A bucket of tokens; shared by all threads of the process that ask one endpoint.
+    """
+
+    def __init__(self, per_s: float | None, burst: int = 2) -> None:
+        self.per_s, self.burst = per_s, burst
+        self._lock = threading.Lock()
+        self._tokens = float(burst)
+        self._then = time.monotonic()
+
+    def wait(self) -> None:
+        """Sleep until a request may be made."""
+        if self.per_s is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._tokens = min(self._tokens + (now - self._then) * self.per_s, float(self.burst)) - 1
+            self._then = now
+            pause_s = -self._tokens / self.per_s
+        if pause_s > 0:
+            time.sleep(pause_s)
+
+
+@functools.cache
+def pace_of(endpoint: Endpoint | None) -> Pace:
+    """The pace of an endpoint, one for the whole process; without an endpoint there is no limit."""
+    return Pace(endpoint.requests_per_s if endpoint else None)
+
+
+def _is_too_long(error: Exception) -> bool:
+    """Whether a server broke on the length of its own answer: 413, or 502 from the gateway before it."""
+    status = getattr(error, "status_code", None)
+    return status in (413, 502) or (status is None and "too many 502 error responses" in str(error))
+
+
 def _method(client: Client) -> str:
     """POST, which takes large areas, unless the server says that it only knows GET."""
     methods = {link.extra_fields.get("method", "GET") for link in client.get_links("search")}
@@ -227,6 +299,11 @@ class StaticCatalog:
         self.root = text if _is_url(text) else str(Path(text).resolve())
         self._items: dict[str | None, list[Item]] | None = None
         self._collections: set[str] = set()
+
+    def name_of(self, collection: Collection, asked: str) -> str:
+        """See ``Catalog.name_of``: the first of its names that is here."""
+        held = {*self._read(), *self._collections}
+        return next((name for name in (asked, collection.id, *collection.aliases) if name in held), asked)
 
     def search(
         self,
@@ -328,15 +405,16 @@ def item_geometry(item: Mapping[str, Any]) -> shapely.Geometry | None:
     """
     import shapely
 
+    geometry: shapely.Geometry | None = None
     if item.get("geometry"):
-        geometry: shapely.Geometry = shapely.geometry.shape(item["geometry"])
-    elif item.get("bbox"):
+        # Polygons without a point are in the catalogs (a Sentinel-1 item of 2015); their bbox is good.
+        with contextlib.suppress(shapely.errors.ShapelyError, IndexError, TypeError, ValueError):
+            geometry = shapely.geometry.shape(item["geometry"])
+    if geometry is None and item.get("bbox"):
         box = item["bbox"]
         minx, miny, maxx, maxy = box if len(box) == 4 else (box[0], box[1], box[3], box[4])
         geometry = shapely.box(minx, miny, maxx + 360 if maxx < minx else maxx, maxy)
-    else:
-        return None
-    return _cut_at_antimeridian(geometry)
+    return None if geometry is None else _cut_at_antimeridian(geometry)
 
 
 def _cut_at_antimeridian(geometry: shapely.Geometry) -> shapely.Geometry:
@@ -364,11 +442,19 @@ def _outline(geometry: shapely.Geometry) -> shapely.Geometry:
 
     if shapely.get_num_coordinates(geometry) <= MAX_VERTICES:
         return geometry
+    return shapely.union_all([shapely.convex_hull(half) for half in _halves(geometry)])
+
+
+def _halves(geometry: shapely.Geometry) -> list[shapely.Geometry]:
+    """The area itself, or its western and eastern part when it lies on both sides of the antimeridian."""
+    import shapely
+
     minx, miny, maxx, maxy = shapely.bounds(geometry)
     if maxx - minx <= 180:
-        return shapely.convex_hull(geometry)
-    halves = (shapely.box(minx, miny, 0, maxy), shapely.box(0, miny, maxx, maxy))
-    return shapely.union_all([shapely.convex_hull(shapely.intersection(geometry, half)) for half in halves])
+        return [geometry]
+    return [
+        shapely.intersection(geometry, shapely.box(*half)) for half in ((minx, miny, 0, maxy), (0, miny, maxx, maxy))
+    ]
 
 
 def _keep(
@@ -434,6 +520,7 @@ def _absolute(item: Item, at: str, root: str) -> Item:
     own = _self_link(item)
     collected = not _is_url(at) and at == root and own is not None and own != at
     for asset in item["assets"].values():
+        _take_alternate(asset)
         for name in BALLAST.intersection(asset):
             del asset[name]
         href = asset.get("href", "")
@@ -441,6 +528,14 @@ def _absolute(item: Item, at: str, root: str) -> Item:
         # An item copied from an API into one local file: its relative addresses are the API's, unless files lie here.
         asset["href"] = _join(own, href) if collected and own and not _exists(here) else here
     return item
+
+
+def _take_alternate(asset: Item) -> None:
+    """Put the address that can be opened in the place of one that cannot (USGS: https wants a login)."""
+    host = host_of(str(asset.get("href", ""))) if "alternate" in asset else None
+    if host is not None and host.alternate is not None:
+        other = asset["alternate"].get(host.alternate, {})
+        asset["href"] = other.get("href", asset["href"])
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def datastrip_start(item: Mapping[str, Any]) -> str | None:
 def generated(item: Mapping[str, Any]) -> str:
     """When the product was made, as text that compares; empty when nothing says."""
     properties = item["properties"]
-    for name in ("s2:generation_time", "processing:datetime"):
+    for name in ("s2:generation_time", "processing:datetime", "landsat:product_generated"):
         if properties.get(name):
             return re.sub(r"\D", "", str(properties[name]))[:14]
     product = product_parts(item)

@@ -210,10 +210,22 @@ def test_nine_numbers_of_a_transform_are_read_as_six(s2_item: Callable[..., Item
     assert scene_of(item, "red").assets[0].transform == (10, 0, 499980, 0, -10, 5400000)
 
 
-def test_a_crs_without_an_epsg_code_is_refused(s2_item: Callable[..., Item]) -> None:
-    item = s2_item(properties={"proj:code": "IAU_2015:30100"})
-    with pytest.raises(CatalogError, match="only EPSG codes can be read"):
-        scene_of(item, "red")
+def test_a_crs_without_an_epsg_code_stays_as_wkt(s2_item: Callable[..., Item]) -> None:
+    asset = scene_of(s2_item(properties={"proj:code": "ESRI:54008"}), "red").assets[0]
+    assert asset.epsg == 0
+    assert asset.wkt is not None
+    assert "Sinusoidal" in asset.wkt
+
+
+def test_a_crs_that_nobody_knows_is_refused(s2_item: Callable[..., Item]) -> None:
+    with pytest.raises(CatalogError, match="its CRS cannot be understood"):
+        scene_of(s2_item(properties={"proj:code": "HERE:1"}), "red")
+
+
+def test_a_transform_in_the_order_of_gdal_is_understood(s2_item: Callable[..., Item]) -> None:
+    item = s2_item()
+    item["assets"]["B04"]["proj:transform"] = [357585.0, 30.0, 0.0, 4423815.0, 0.0, -30.0]
+    assert scene_of(item, "red").assets[0].transform == (30, 0, 357585, 0, -30, 4423815)
 
 
 def write_raster(path: Path, crs: str | None = "EPSG:32633") -> None:

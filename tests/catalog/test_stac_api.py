@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime as dt
 import http.server
 import json
@@ -18,7 +19,7 @@ import shapely
 import catalog.search
 from catalog.endpoints import Endpoint
 from catalog.request import SearchSpec, find
-from catalog.search import StacApi, StaticCatalog, open_catalog
+from catalog.search import Pace, StacApi, StaticCatalog, open_catalog
 from curate.errors import CatalogError
 
 Item = dict[str, Any]
@@ -252,10 +253,77 @@ def test_a_server_that_stumbles_is_asked_again(api: Api) -> None:
 
 
 def test_a_server_that_stays_broken_is_an_error_after_six_attempts(api: Api) -> None:
-    api.failures = [(502, {})] * 20
-    with pytest.raises(CatalogError, match=r"the search failed: .*502"):
+    api.failures = [(503, {})] * 20
+    with pytest.raises(CatalogError, match=r"the search failed: .*503"):
         StacApi(api.url).search(S2, HERE, START, END)
     assert len(api.times) == 6
+
+
+def test_an_answer_too_long_for_the_server_is_asked_for_in_smaller_pages(api: Api) -> None:
+    api.failures = [(413, {})]
+    assert len(StacApi(api.url).search(S2, HERE, START, END)) == 7
+    assert api.asked[-1]["limit"] == 20
+    api.asked, api.failures = [], [(502, {})] * 7  # the six attempts of one page, and one of the next
+    assert len(StacApi(api.url).search(S2, HERE, START, END)) == 7
+    assert api.asked[0]["limit"] == 20
+
+
+def test_a_server_that_breaks_on_the_smallest_page_is_down(api: Api) -> None:
+    api.failures = [(413, {})] * 20
+    with pytest.raises(CatalogError, match=r"the search failed: .*Busy"):
+        StacApi(api.url).search(S2, HERE, START, END)
+    assert len(api.times) == 3  # pages of 100, 20, 5
+
+
+def test_requests_keep_the_pace_of_the_endpoint(api: Api) -> None:
+    endpoint = Endpoint("tiny", api.url, (), None, 1, "", requests_per_s=20)
+    assert len(StacApi(api.url, endpoint=endpoint).search(S2, HERE, START, END)) == 7
+    # Eight requests, the landing page among them, of which two may come at once.
+    assert api.times[-1] - api.times[0] >= 5 / 20
+
+
+def test_threads_share_a_pace() -> None:
+    pace = Pace(per_s=50, burst=2)
+    start = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda _: pace.wait(), range(12)))
+    assert time.monotonic() - start >= 10 / 50
+
+
+def test_an_endpoint_that_refuses_polygons_is_asked_for_boxes_and_cut_here(api: Api) -> None:
+    endpoint = Endpoint("tiny", api.url, (), None, 100, "", area="bbox")
+    triangle = shapely.Polygon([(14.0, 47.0), (15.5, 47.0), (14.0, 50.5)])
+    beside = shapely.Polygon([(14.0, 47.0), (16.9, 47.0), (16.9, 47.5)])
+    client = StacApi(api.url, endpoint=endpoint)
+    assert len(client.search(S2, triangle, START, END)) == 7
+    assert client.search(S2, beside, START, END) == []
+    assert api.asked[0]["bbox"] == [14.0, 47.0, 15.5, 50.5]
+    assert "intersects" not in api.asked[0]
+    api.asked = []
+    client.search(
+        S2, shapely.MultiPolygon([shapely.box(-180, 10, -179, 11), shapely.box(179, 10, 180, 11)]), None, None
+    )
+    assert [asked["bbox"] for asked in api.asked] == [[-180, 10, -179, 11], [179, 10, 180, 11]]
+
+
+def test_an_endpoint_is_asked_by_its_own_name_of_a_collection(api: Api, s2_item: Callable[..., Item]) -> None:
+    item = s2_item(collection="HLSS30_2.0", id="HLS.S30.T33UWP.2020153T101000.v2.0")
+    for key in ("B04", "Fmask"):
+        item["assets"][key] = {**item["assets"]["B04"], "href": f"./{key}.tif"}
+    api.items, api.collections = [item], ["HLSS30_2.0"]
+    endpoint = Endpoint("tiny", api.url, (), None, 100, "", collections={"hls2-s30": "HLSS30_2.0"})
+    rows = find(
+        StacApi(api.url, endpoint=endpoint),
+        source="hls",
+        collection="hls2-s30",
+        bands=["red", "fmask"],
+        aoi_geometry=HERE,
+        start=START,
+        end=END,
+    )
+    assert api.asked[0]["collections"] == ["HLSS30_2.0"]
+    assert [row.scene.collection for row in rows if row.scene] == ["hls2-s30"]
+    assert [row.scene.tile for row in rows if row.scene] == ["33UWP"]
 
 
 def test_a_refused_request_says_what_the_server_said(api: Api) -> None:
