@@ -51,6 +51,102 @@ def scenes_from_lock(rows: Iterable[LockedItem], source: str) -> tuple[Scene, ..
     return tuple(row.scene for row in rows if row.source == source and row.status == "used" and row.scene is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One item that is in two locks and is not the same in both."""
+
+    source: str
+    id: str
+    what: tuple[str, ...]
+    """One phrase a difference: ``baseline 02.14, now 05.00``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockDiff:
+    """What moved in the catalogs between two locks."""
+
+    added: tuple[LockedItem, ...]
+    removed: tuple[LockedItem, ...]
+    changed: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def lines(self) -> tuple[str, ...]:
+        """One line an item, to be printed: ``+ s2 S2A_…``, ``- s2 …``, ``~ s2 …: baseline 02.14, now 05.00``."""
+        return (
+            *(f"+ {row.source} {row.item['id']}{_dropped(row)}" for row in self.added),
+            *(f"- {row.source} {row.item['id']}{_dropped(row)}" for row in self.removed),
+            *(f"~ {change.source} {change.id}: {'; '.join(change.what)}" for change in self.changed),
+        )
+
+
+def compare_locks(old: Iterable[LockedItem], new: Iterable[LockedItem]) -> LockDiff:
+    """What a new search found that the lock does not have, what is gone, and what changed; each in order of source, id.
+
+    Two rows are of one item when source and id are the same. What no build would notice (links, properties that
+    nothing reads) is no change.
+    """
+    before = {(row.source, str(row.item["id"])): row for row in old}
+    after = {(row.source, str(row.item["id"])): row for row in new}
+    changes = (
+        Change(*key, what) for key in sorted(before.keys() & after.keys()) if (what := _moved(before[key], after[key]))
+    )
+    return LockDiff(
+        added=tuple(after[key] for key in sorted(after.keys() - before.keys())),
+        removed=tuple(before[key] for key in sorted(before.keys() - after.keys())),
+        changed=tuple(changes),
+    )
+
+
+def _dropped(row: LockedItem) -> str:
+    return f" (not used: {row.reason})" if row.status == "dropped" else ""
+
+
+def _moved(old: LockedItem, new: LockedItem) -> tuple[str, ...]:
+    what = []
+    if (old.status, old.reason) != (new.status, new.reason):
+        what.append(f"{old.status}, now {new.status}{f' ({new.reason})' if new.reason else ''}")
+    if (old.scene is None) != (new.scene is None):
+        what.append("no scene before" if old.scene is None else "no scene any more")
+    if old.scene is None or new.scene is None:
+        return tuple(what)
+    for name in ("baseline", "acquired", "acquisition", "platform", "tile", "orbit", "cloud_pct", "radiometry"):
+        before, now = getattr(old.scene, name), getattr(new.scene, name)
+        if name == "radiometry":
+            before, now = before.why, now.why
+        if before != now:
+            what.append(f"{name.replace('_', ' ')} {before}, now {now}")
+    assets = {asset.band: asset for asset in old.scene.assets}
+    for asset in new.scene.assets:
+        was = assets.pop(asset.band, None)
+        if was is None:
+            what.append(f"band {asset.band} is new")
+            continue
+        parts = [
+            name
+            for name in ("href", "epsg", "transform", "shape", "dtype", "nodata", "layer")
+            if not _same(getattr(was, name), getattr(asset, name))
+        ]
+        if parts:
+            what.append(f"{', '.join(parts)} of {asset.band}")
+    what += [f"band {band} is gone" for band in assets]
+    # Reprocessed in place: the address stays, the pixels do not.
+    updated = tuple(_time(row.item["properties"].get("updated")) for row in (old, new))
+    if updated[0] != updated[1]:
+        what.append(f"updated {updated[0]}, now {updated[1]}")
+    return tuple(what)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other or (one != one and other != other))  # NaN is the void of some files
+
+
+def _time(text: Any) -> str:
+    # A lock gives times back with another number of digits than the catalog did.
+    return f"{parse_time(text):%Y-%m-%dT%H:%M:%S}" if text else "never"
+
+
 def lock_bytes(rows: Sequence[LockedItem]) -> bytes:
     """The lock as one stac-geoparquet file (version 1.1.0): the same rows give the same bytes."""
     import pyarrow as pa

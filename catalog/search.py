@@ -203,12 +203,13 @@ class StacApi:
                 pace.wait()
                 return request
 
-            self._io = StacApiIO(max_retries=_retry(), timeout=TIMEOUT_S)
+            self._io = StacApiIO(max_retries=_retry())
             try:
                 with warnings.catch_warnings():
                     # A page without conformance classes is refused by the search below, with a sentence.
                     warnings.simplefilter("ignore", PystacClientWarning)
-                    self._client = Client.open(self.url, stac_io=self._io, request_modifier=wait)
+                    # Client.open sets both on the given StacApiIO anew.
+                    self._client = Client.open(self.url, stac_io=self._io, request_modifier=wait, timeout=TIMEOUT_S)
             except (APIError, STACError, ValueError, KeyError, TypeError) as error:
                 raise CatalogError(
                     f"catalog {self.name}",

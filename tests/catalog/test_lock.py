@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import io
 import json
@@ -15,7 +16,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.lock import LockedItem, lock_bytes, read_lock, scenes_from_lock
+from catalog.lock import LockedItem, compare_locks, lock_bytes, read_lock, scenes_from_lock
 from catalog.scene import Asset, Radiometry, Scene
 from catalog.scenes import to_scene
 from catalog.search import open_catalog
@@ -192,3 +193,42 @@ def test_another_parquet_file_is_not_taken_for_a_lock() -> None:
     pq.write_table(pa.table({"id": ["a"]}), sink)
     with pytest.raises(StoreError, match="columns assets, curate:source, curate:bands are missing"):
         read_lock(sink.getvalue())
+
+
+def _row(item: Item, status: str = "used", reason: str = "") -> LockedItem:
+    scene = to_scene(item, source="s2", collection="sentinel-2-l2a", bands=["red", "scl"])
+    return LockedItem(item, "s2", "used" if status == "used" else "dropped", reason, scene)
+
+
+def test_a_lock_does_not_differ_from_the_search_it_was_made_of(recorded: Callable[[str], list[Item]]) -> None:
+    rows = [_row(item) for item in recorded("sentinel-2-l2a")[:20]]
+    assert not compare_locks(read_lock(lock_bytes(rows)), rows)
+    assert not compare_locks(rows, rows[::-1])
+
+
+def test_what_moved_in_the_catalog_is_told(s2_item: Callable[..., Item]) -> None:
+    old = [_row(s2_item(number)) for number in range(4)]
+    again = s2_item(2, properties={"s2:processing_baseline": "05.00", "updated": "2024-01-01T00:00:00Z"})
+    again["assets"]["B04"]["href"] = "./moved.tif"
+    new = [_row(s2_item(1), "dropped", "copy of another"), _row(again), old[3], _row(s2_item(9))]
+    moved = compare_locks(read_lock(lock_bytes(old)), new)
+    assert [row.item["id"][11:19] for row in moved.added] == ["20200610"]
+    assert [row.item["id"][11:19] for row in moved.removed] == ["20200601"]
+    dropped, changed = moved.changed
+    assert dropped.what == ("used, now dropped (copy of another)",)
+    assert changed.what == (
+        "baseline 02.12, now 05.00",
+        "radiometry baseline 02.12 is before 04.00: no offset, now baseline 05.00 of sentinel-2-l2a: raw, offset -1000",
+        "href of red",
+        "updated never, now 2024-01-01T00:00:00",
+    )
+    assert [line[:5] for line in moved.lines()] == ["+ s2 ", "- s2 ", "~ s2 ", "~ s2 "]
+
+
+def test_a_crs_without_a_code_and_an_offset_survive_the_lock(s2_item: Callable[..., Item]) -> None:
+    item = s2_item(properties={"proj:epsg": None, "proj:code": "ESRI:54008"})
+    scene = to_scene(item, source="x", collection="sentinel-2-l2a", bands=["red"])
+    scene = dataclasses.replace(scene, radiometry=Radiometry(2.75e-05, 0, "as stored", -0.2))
+    row = read_lock(lock_bytes([LockedItem(item, "x", "used", "", scene)]))[0]
+    assert row.scene == scene
+    assert scene.assets[0].wkt is not None

@@ -131,7 +131,7 @@ def _check_grid(item: Item, scene: Scene, band: str) -> None:
         assert asset.shape == (size[1], size[0])
         return
     if scene.collection == "io-lulc":
-        return  # its footprints and grids contradict each other: supercells that were shrunk after the footprint was drawn
+        return  # its footprints and grids contradict each other: the grids were shrunk later
     a, b, c, d, e, f = asset.transform
     rows, cols = asset.shape
     corners = [(a * x + b * y + c, d * x + e * y + f) for x, y in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
