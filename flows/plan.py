@@ -23,7 +23,7 @@ from catalog.request import find
 from catalog.search import Catalog, open_catalog
 from catalog.signing import sign
 from chips.layout import Coordinate, Group, Layout, Variable
-from cube.build import CubeRequest, steps_needed, variables
+from cube.build import CubeRequest, axis, steps_needed, variables
 from cube.times import Interval, periods
 from curate import __version__
 from curate.errors import CatalogError
@@ -372,13 +372,12 @@ def _coords(request: CubeRequest, source: SourceSpec) -> tuple[Coordinate, ...]:
             attrs = {"long_name": "centre wavelength", "units": "um"}
             coords.append(Coordinate("wavelength", "band", "float32", centre, attrs))
     if request.time is not None and request.time.composite is not None:
-        # Orbit directions one after the other: a whole season of one geometry lies together.
-        axis = [(period, orbit) for orbit in (request.orbits or ("",)) for period in request.periods]
-        starts, ends = tuple(p.start for p, _ in axis), tuple(p.end for p, _ in axis)
+        steps = axis(request)
+        starts, ends = tuple(period.start for period, _ in steps), tuple(period.end for period, _ in steps)
         coords.append(Coordinate("time", "time", "datetime64[s]", starts, {"long_name": "start of the period"}))
         attrs = {"long_name": "end of the period, not part of it"}
         coords.append(Coordinate("time_end", "time", "datetime64[s]", ends, attrs))
         if request.orbits:
-            orbits = tuple(orbit for _, orbit in axis)
+            orbits = tuple(orbit for _, orbit in steps)
             coords.append(Coordinate("orbit", "time", "string", orbits, {"long_name": "orbit direction"}))
     return tuple(coords)

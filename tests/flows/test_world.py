@@ -98,6 +98,14 @@ def test_orbit_directions_are_kept_apart(dataset: Path) -> None:
     ds = _open(dataset, "s1")
     assert list(np.unique(ds.orbit.values)) == ["ascending", "descending"]
     power = ds.backscatter.values
+    lock = pd.read_parquet(dataset / "scenes.parquet")
+    lock = lock[lock["curate:source"] == "s1"]
+    passes = {(str(time)[:7], orbit) for time, orbit in zip(lock["datetime"], lock["sat:orbit_state"], strict=True)}
+    filled = np.isfinite(power).any(axis=(0, 2, 3, 4))
+    labelled = {
+        (str(time)[:7], orbit) for time, orbit in zip(ds.time.values[filled], ds.orbit.values[filled], strict=True)
+    }
+    assert labelled == passes, "each step bears the month and the direction of the passes it was made of"
     assert (power[np.isfinite(power)] > 0).all()
     table = pd.read_parquet(dataset / "chips.parquet")
     for chip in range(ds.sizes["chip"]):
