@@ -14,7 +14,11 @@ import numpy as np
 from cube.encoding import METRES, POWER, REFLECTANCE, Encoding, cf_attrs
 from cube.mask import MaskSpec, untold
 from cube.quality import QualityTable, quality_table, table_of_layer
+from cube.radar import RadarSpec, told_apart
+from cube.radar import attributes as radar_attributes
 from cube.steps import grown, join_steps
+from cube.terrain import TerrainSpec, halo_px
+from cube.terrain import attributes as terrain_attributes
 from cube.times import Interval, KeepSpec, TimeSpec
 
 if TYPE_CHECKING:
@@ -64,8 +68,26 @@ class CubeRequest:
     stored: Encoding | None = None
     """Dtype, void, scale and offset of the main variable (``cube.encoding.encoding_for``); None: those of Sentinel-2
     for reflectance, else float32."""
+    long_name: str | None = None
+    """What the main variable is called in its attributes; None: by its kind (surface reflectance, …)."""
+    terrain: TerrainSpec = TerrainSpec()
+    """Elevation: what is derived from it, each a variable beside it, and what is where there is no tile."""
+    radar: RadarSpec = RadarSpec()
+    """Backscatter: scale, speckle, borders, and by what passes are kept apart (``cube.radar.told_apart``)."""
+    angle: str | None = None
+    """Backscatter: band with the angle of incidence in degrees, which becomes the variable ``incidence``."""
+    amplitude: bool = False
+    """Backscatter: the files hold amplitudes that nobody calibrated (a collection of ``cube.radar.AMPLITUDE``)."""
 
     def __post_init__(self) -> None:
+        if self.terrain != TerrainSpec() and (self.kind != "elevation" or len(self.bands) != 1 or self.time):
+            raise ValueError(
+                f"source {self.name}: 'terrain' is for one band of elevation without time, not for {self.kind} with "
+                f"{len(self.bands)} bands; remove it"
+            )
+        halo_px(self.terrain.derive, self.resolution_m)  # raises where a scale does not fit the pixels
+        if self.kind != "backscatter" and (self.radar != RadarSpec() or self.angle is not None or self.amplitude):
+            raise ValueError(f"source {self.name}: options for radar are not for {self.kind}; remove them")
         if self.stored is not None and self.kind != "reflectance" and not self.stored.floating:
             raise ValueError(f"source {self.name}: {self.kind} is stored as float32, not {self.stored.dtype}")
         if self.quality in RESERVED or self.quality == self.variable:
@@ -113,7 +135,10 @@ class CubeRequest:
         return quality_table(name)
 
 
-RESERVED = ("clear", "clear_mask", "count", "acquired", "orbit", "chip", "time", "band", "x", "y")
+RESERVED = (
+    *("clear", "clear_mask", "count", "acquired", "orbit", "relative_orbit", "incidence"),
+    *("chip", "time", "band", "x", "y"),
+)
 """Names in a source's group that a quality layer cannot have."""
 
 
@@ -170,7 +195,14 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
     if request.time is None:
         flat = bands == 1
         dims, shape = (("y", "x"), plane) if flat else (("band", "y", "x"), (bands, *plane))
-        return (CubeVariable(request.variable, dims, shape, request.dtype, request.fill, main_attrs),)
+        first = CubeVariable(request.variable, dims, shape, request.dtype, request.fill, main_attrs)
+        return (
+            first,
+            *(
+                CubeVariable(name, ("y", "x"), plane, "float32", math.nan, terrain_attributes(name))
+                for name in request.terrain.derive
+            ),
+        )
     composite = request.time.composite is not None
     out = [
         CubeVariable(
@@ -198,6 +230,11 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
         out.append(
             CubeVariable(request.quality, ("time", "y", "x"), (steps, *plane), classes.dtype, classes.void, attrs)
         )
+    if request.angle is not None:
+        attrs = {"long_name": "angle of incidence", "units": "degree"}
+        if composite:
+            attrs["comment"] = "of the observations used, their mean where they are many"
+        out.append(CubeVariable("incidence", ("time", "y", "x"), (steps, *plane), "float32", math.nan, attrs))
     what = "pixels with at least one clear observation" if composite else "clear pixels"
     out.append(
         CubeVariable("clear", ("time",), (steps,), "float32", math.nan, {"long_name": f"share of {what}", "units": "1"})
@@ -226,6 +263,9 @@ def variables(request: CubeRequest) -> tuple[CubeVariable, ...]:
             "flag_meanings": " ".join(ORBITS),
         }
         out.append(CubeVariable("orbit", ("time",), (steps,), "uint8", 0, attrs))
+        if request.radar.apart == "relative_orbit":
+            attrs = {"long_name": "relative orbit, 1 to 175"}
+            out.append(CubeVariable("relative_orbit", ("time",), (steps,), "uint8", 0, attrs))
     return tuple(out)
 
 
@@ -234,14 +274,19 @@ def _main_attrs(request: CubeRequest) -> dict[str, Any]:
     if request.kind == "reflectance":
         plain = request.stored is None or request.stored == REFLECTANCE
         return {
-            "long_name": "surface reflectance" if request.variable == "reflectance" else request.variable,
+            "long_name": request.long_name
+            or ("surface reflectance" if request.variable == "reflectance" else request.variable),
             **cf_attrs(encoding),
             "comment": (
                 "offsets of all scenes are applied; valid pixels are 1 or more" if plain else "numbers as in the files"
             ),
         }
-    long_name = {"backscatter": "radar backscatter, linear power", "elevation": "elevation"}[request.kind]
-    return {"long_name": long_name, **cf_attrs(encoding)}
+    if request.kind == "backscatter":
+        return {**cf_attrs(encoding), **radar_attributes(request.radar, amplitude=request.amplitude)}
+    attrs = {"long_name": "elevation", **cf_attrs(encoding)}
+    if request.terrain.missing == "zero":
+        attrs["comment"] = "0 where the model has no tile, as it leaves out the sea"
+    return attrs
 
 
 def _mask_text(request: CubeRequest) -> str:
@@ -287,7 +332,7 @@ def _most_dates(request: CubeRequest, scenes: Sequence[Scene], chips: Sequence[C
 
     from tiling.grid import footprints
 
-    steps = join_steps(request, scenes)
+    steps = join_steps(request, told_apart(request.radar, scenes))
     if not steps or not chips:
         return 0
     # Tiles are revisited: a year of scenes has a handful of distinct footprints.
@@ -380,13 +425,16 @@ def window_px(
     """
     item = np.dtype(request.dtype).itemsize
     if request.time is None:
-        per_px = 2 * item + 1  # one band, the reader's copy of it, and what of it is valid
+        # One band, the reader's copy of it and what of it is valid; where tiles meet one beside it; a derivative.
+        per_px = 2 * item + 1 + (2 * item + 2 if request.kind == "elevation" else 0) + 4 * bool(request.terrain.derive)
     elif request.time.composite is None:
         per_px = 2 * item * len(request.bands) + request.class_bytes  # one date
     else:
         # All dates of a period: the classes, their padded copy and masks; or the mask and one band with its copy.
         dates = _most_at_once(request, scenes)
-        per_px = dates * max(request.class_bytes, 1 + 2 * item) + 3
+        # A border is looked for in all bands at once.
+        at_once = len(request.bands) if request.radar.border_px else 1
+        per_px = dates * max(request.class_bytes, 1 + 2 * item * at_once) + 3
     larger = 1.0 if grid_m is None else (request.resolution_m / grid_m) ** 2
     return math.floor(max(budget_bytes // per_px, request.size_px**2) * larger)
 
@@ -396,7 +444,7 @@ def _most_at_once(request: CubeRequest, scenes: Sequence[Scene]) -> int:
     towards their corners, where neighbours overlap."""
     import shapely
 
-    steps = join_steps(request, scenes)
+    steps = join_steps(request, told_apart(request.radar, scenes))
     if not steps:
         return 1
     distinct = {shapely.to_wkb(scene.footprint): scene.footprint for step in steps for scene in step.scenes}

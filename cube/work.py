@@ -18,9 +18,12 @@ from cube.encoding import check_types
 from cube.load import READERS
 from cube.mask import clear_mask, halo_px
 from cube.quality import lookup
-from cube.radiometry import read_harmonised, read_power
+from cube.radar import direction, read_backscatter, to_decibel, told_apart
+from cube.radiometry import read_harmonised
 from cube.resample import resampling_for
 from cube.steps import Step, grown, join_steps
+from cube.terrain import derive, read_elevation
+from cube.terrain import halo_px as terrain_halo_px
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,15 +47,21 @@ class Work:
         size = request.size_px
         self.boxes = [(slice(y, y + size), slice(x, x + size)) for y, x in window.corners]
         self.methods = _methods(request, scenes)
-        check_types(request.encoding, request.bands, scenes)
         self.places = _chip_places(window, size, request.resolution_m)
-        self.steps = self._near(join_steps(request, scenes))
+        self.steps = self._near(join_steps(request, told_apart(request.radar, scenes)))
+        check_types(request.encoding, request.bands, [scene for step in self.steps for scene in step.scenes])
         self._surveyed: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = []
         self._known = False
 
     def _near(self, steps: list[Step]) -> list[Step]:
         """Steps with a scene on the window, each with those scenes alone, in the order in which they are joined."""
         area = shapely.union_all(self.places).envelope
+        halo_m = terrain_halo_px(self.request.terrain.derive, self.request.resolution_m) * self.request.resolution_m
+        if halo_m:
+            west, south, east, north = area.bounds
+            up = halo_m / METRES_PER_DEGREE
+            aside = up / math.cos(math.radians(min(max(abs(south), abs(north)), 85)))
+            area = shapely.box(west - aside, south - up, east + aside, north + up)
         shapely.prepare(area)
         near = []
         for step in steps:
@@ -76,7 +85,15 @@ class Work:
                     self.reader, scenes, same, self.geobox, resampling=method, encoding=self.request.encoding
                 )
             elif self.request.kind == "backscatter":
-                cube = read_power(self.reader, scenes, same, self.geobox, resampling=method)
+                cube = read_backscatter(
+                    self.reader,
+                    scenes,
+                    same,
+                    self.window,
+                    self.request.radar,
+                    resampling=method,
+                    together=self.request.bands,
+                )
             else:
                 cube = self.reader(
                     scenes, same, self.geobox, resampling=method, dtype="float32", fill=math.nan
@@ -146,6 +163,9 @@ class Work:
 
     def static(self) -> None:
         """All scenes joined into one image."""
+        if self.request.kind == "elevation" and len(self.request.bands) == 1:
+            self._terrain()
+            return
         if not self.steps:
             return
         name, bands = self.request.variable, self.request.bands
@@ -161,6 +181,32 @@ class Work:
         for c, row in enumerate(self.window.chips):
             share = float(clear[c].mean())
             used = self._names([self.steps[0]], c) if share else ()
+            self.data.records[row] = CubeRecord((), used, share, int(share > 0), {})
+
+    def _terrain(self) -> None:
+        """Elevation from all tiles, and what is derived from it."""
+        request, band = self.request, self.request.bands[0]
+        spec = request.terrain
+        halo = terrain_halo_px(spec.derive, request.resolution_m)
+        scenes = self.steps[0].scenes if self.steps else ()
+        elevation = read_elevation(
+            self.reader,
+            scenes,
+            band,
+            self.window.padded(halo),
+            resampling=self.methods[band],
+            missing=spec.missing,
+        )
+        inner = tuple(slice(halo, halo + side) for side in self.window.shape)
+        arrays = self.data.arrays
+        for name in (request.variable, *spec.derive):
+            own = name == request.variable
+            pixels = elevation[inner] if own else derive(elevation, name, request.resolution_m, halo)
+            for row, box in zip(self.window.chips, self.boxes, strict=True):
+                arrays[name][row] = pixels[box]
+        for c, row in enumerate(self.window.chips):
+            share = float(np.mean(self.valid(arrays[request.variable][row])))
+            used = self._names(self.steps[:1], c) if share else ()
             self.data.records[row] = CubeRecord((), used, share, int(share > 0), {})
 
     def _names(self, steps: Sequence[Step], chip: int) -> tuple[str, ...]:
@@ -188,6 +234,24 @@ class Work:
             clear = (count > 0).mean(axis=(1, 2))
             self.data.arrays["clear"][row] = clear
             self.data.records[row] = tallies[c].record(float(clear.mean()), self._names(tallies[c].steps, c))
+        self._scale()
+
+    def _scale(self) -> None:
+        """The last step: what is stored, in the scale that is asked for."""
+        if self.request.radar.scale == "db":
+            for row in self.window.chips:
+                to_decibel(self.data.arrays[self.request.variable][row])
+
+    def _angles(self, steps: Sequence[Step]) -> npt.NDArray[np.float32] | None:
+        """Angle of incidence, degrees, dims ``(time, y, x)``, NaN = void; None when it is not asked for."""
+        angle = self.request.angle
+        if angle is None:
+            return None
+        cube = self.reader(
+            [step.scenes for step in steps], [angle], self.geobox, resampling="bilinear", dtype="float32", fill=math.nan
+        )
+        pixels: npt.NDArray[np.float32] = cube.to_numpy()[:, 0]
+        return pixels
 
     def _composite(self, slot: int, steps: list[Step], tallies: list[_Tally]) -> None:
         request, arrays, rows = self.request, self.data.arrays, self.window.chips
@@ -241,6 +305,17 @@ class Work:
                         np.minimum(total, count, out=total)
 
             _in_threads(one, range(len(rows)))
+        angles = self._angles(chosen)
+        if angles is None:
+            return
+        count = np.empty((request.size_px, request.size_px), np.uint8)
+        for c, (y, x) in enumerate(self.boxes):
+            order = np.flatnonzero(keep[:, c])
+            if how == "best":
+                order = order[best_order(share[order, c])]
+            one_date = how in ("first", "best")
+            out = arrays["incidence"][rows[c], slot]
+            fold(angles[:, y, x], clear[:, y, x], how if one_date else "mean", out=out, count=count, order=order)
 
     def _group(
         self, steps: Sequence[Step], bands: Sequence[str], known: str, cube: npt.NDArray[Any] | None
@@ -299,6 +374,7 @@ class Work:
             times = wanted[part]
             cube = self.read([steps[t] for t in times], request.bands)
             layer, clear = self._classes(times)
+            angles = self._angles([steps[t] for t in times])
 
             def one(
                 c: int,
@@ -306,6 +382,7 @@ class Work:
                 cube: npt.NDArray[Any] = cube,
                 layer: npt.NDArray[Any] | None = layer,
                 clear: npt.NDArray[np.bool_] | None = clear,
+                angles: npt.NDArray[np.float32] | None = angles,
             ) -> None:
                 box = self.boxes[c]
                 for i, t in enumerate(times):
@@ -315,6 +392,8 @@ class Work:
                     classes = None if layer is None else layer[(i, *box)]
                     open_ = None if clear is None else clear[(i, *box)]
                     used[t, c] = self._put(rows[c], slot, steps[t], cube[(i, slice(None), *box)], classes, open_)
+                    if used[t, c] and angles is not None:
+                        self.data.arrays["incidence"][rows[c], slot] = angles[(i, *box)]
                     cursor[c] += used[t, c]
 
             _in_threads(one, range(len(rows)))
@@ -326,6 +405,7 @@ class Work:
             clear_share = self.data.arrays["clear"][row]
             mean = float(np.nanmean(clear_share)) if cursor[c] else 0.0
             self.data.records[row] = tally.record(mean, self._names(tally.steps, c))
+        self._scale()
 
     def _survey(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
         """What was seen, and the share that is clear, of each time on each chip, dims ``(time, chip)``."""
@@ -429,7 +509,9 @@ class Work:
         assert step.time is not None
         arrays["acquired"][row, slot] = np.datetime64(step.time.astimezone(dt.UTC).replace(tzinfo=None), "s")
         if "orbit" in arrays:
-            arrays["orbit"][row, slot] = ORBITS[step.orbit or "unknown"]
+            arrays["orbit"][row, slot] = ORBITS[direction(step.orbit)]
+        if "relative_orbit" in arrays:
+            arrays["relative_orbit"][row, slot] = step.scenes[0].relative_orbit
         return True
 
 
@@ -491,8 +573,14 @@ METRES_PER_DEGREE = 111_320
 """Along a meridian and the equator; enough to tell coarser from finer."""
 
 
+AMPLITUDE_PX_M = 10.0
+"""Side of a pixel of a file with control points and no grid: that of Sentinel-1 IW GRDH, the one collection of them."""
+
+
 def _pixel_m(asset: Asset) -> float:
     """Side of a pixel in metres, from south to north."""
+    if asset.transform == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0):
+        return AMPLITUDE_PX_M
     step = abs(asset.transform[4])
     return step * METRES_PER_DEGREE if asset.epsg == 4326 else step
 
