@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
     from urllib3.util import Retry
 
+    from catalog.describe import DescribeSpec
+
 log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
@@ -89,12 +91,21 @@ class Catalog(Protocol):
         ...
 
 
-def open_catalog(where: str | Path) -> Catalog:
+def open_catalog(
+    where: str | Path | Sequence[str | Path], *, collection: str | None = None, describe: DescribeSpec | None = None
+) -> Catalog:
     """The catalog behind a short name (``planetary-computer``), a URL or a path.
 
     A URL is read once to see whether it is an API. Paths and URLs may be a ``catalog.json``, a ``collection.json``, an
     item collection (``.json``, ``.geojson``), items line by line (``.ndjson``) or stac-geoparquet (``.parquet``).
+    With ``describe``, a folder, a glob, a raster or a list of rasters is a catalog too, of the one ``collection``.
     """
+    if describe is not None and _is_rasters(where):
+        from catalog.rasters import RasterCatalog
+
+        return RasterCatalog(where, collection or "files", describe)
+    if not isinstance(where, str | Path):
+        raise CatalogError("catalog", "a list of files needs a description of the collection; say `describe`")
     text = str(where)
     endpoint = endpoint_named(text) or endpoint_at(text)
     if endpoint is not None:
@@ -113,6 +124,16 @@ def open_catalog(where: str | Path) -> Catalog:
             f"({', '.join(endpoints())}), the URL of a STAC API, or the path of a catalog.json",
         )
     return StaticCatalog(text)
+
+
+def _is_rasters(where: str | Path | Sequence[str | Path]) -> bool:
+    """Whether this is meant as plain files: a list, a folder, a glob, or a file that is no catalog."""
+    if not isinstance(where, str | Path):
+        return True
+    text = str(where)
+    if Path(text).is_dir() or re.search(r"[*?\[]", text):
+        return not _is_url(text)
+    return _suffix(text) in (".tif", ".tiff", ".jp2", ".vrt", ".img", ".asc", ".png")
 
 
 class StacApi:
@@ -160,7 +181,7 @@ class StacApi:
         if not found:
             self._check_collections(collections)
         # Applied again here: some servers accept a filter and ignore it, and all treat the end of the time as included.
-        keep = _keep(collections, geometry, start, end, query, None if "filter" in asked else cql2)
+        keep = keep_items(collections, geometry, start, end, query, None if "filter" in asked else cql2)
         items = {(item.get("collection"), item["id"]): item for item in found if keep(item)}
         return [_absolute(item, _self_link(item) or self.url, self.url) for item in items.values()]
 
@@ -324,7 +345,7 @@ class StaticCatalog:
         for name in collections:
             if name not in items and name not in self._collections:
                 raise _no_collection(self.name, name, {*self._collections, *(key for key in items if key)})
-        keep = _keep(collections, geometry, start, end, query, cql2)
+        keep = keep_items(collections, geometry, start, end, query, cql2)
         unique = {(name, item["id"]): item for name in collections for item in items.get(name, ())}
         return [item for item in unique.values() if keep(item)]
 
@@ -458,7 +479,7 @@ def _halves(geometry: shapely.Geometry) -> list[shapely.Geometry]:
     ]
 
 
-def _keep(
+def keep_items(
     collections: Sequence[str],
     geometry: shapely.Geometry,
     start: dt.datetime | None,
@@ -466,6 +487,7 @@ def _keep(
     query: Mapping[str, Any] | None,
     cql2: Mapping[str, Any] | None,
 ) -> Callable[[Item], bool]:
+    """The whole question as a test of one item, for catalogs that cannot answer it and to check those that can."""
     import shapely
 
     shapely.prepare(geometry)
