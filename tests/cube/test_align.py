@@ -75,8 +75,8 @@ def view(
         0, 0, 0, 0.0, 1, out, scl,
     )  # fmt: skip
     pixels = out.reshape(2, size, FINE, size, FINE).mean((2, 4))
-    clear: Array = np.isin(scl, (3, 8, 9, 10), invert=True).reshape(size, FINE, size, FINE).all((1, 3), keepdims=True)
-    return pixels, clear[:, 0, :, 0]
+    clear: Array = np.asarray(np.isin(scl, (3, 8, 9, 10), invert=True).reshape(size, FINE, size, FINE).all((1, 3)))
+    return pixels, clear
 
 
 def noisy(pixels: Array, deviation: float, seed: int) -> Array:
@@ -321,9 +321,8 @@ def shifted_scenes(make_scene: SceneFactory) -> tuple[list[Scene], dict[str, tup
     return scenes, known
 
 
-@pytest.mark.parametrize("reader", list(READERS))
 def test_what_was_measured_is_undone_within_a_tenth_of_a_pixel(
-    reader: str, shifted_scenes: tuple[list[Scene], dict[str, tuple[float, float]]], make_grid: GridFactory
+    shifted_scenes: tuple[list[Scene], dict[str, tuple[float, float]]], make_grid: GridFactory
 ) -> None:
     scenes, known = shifted_scenes
     steps = [[scene] for scene in scenes]
@@ -338,14 +337,14 @@ def test_what_was_measured_is_undone_within_a_tenth_of_a_pixel(
         by_scene = zip(*chips, strict=True)
         return by_acquisition({scene.id: list(s) for scene, s in zip(scenes, by_scene, strict=True)}, 10.0)
 
-    before = measured(READERS[reader])
+    before = measured(READERS["rasterio"])
     for scene in scenes:
         dy, dx = known.get(scene.id, (0.0, 0.0))
         assert before[scene.id].chips == 4
         assert (before[scene.id].east_m, before[scene.id].north_m) == pytest.approx((dx * 10, -dy * 10), abs=1.0)
     undo = moves(before, CoregisterSpec(), 10.0)
     assert set(undo) == set(known)
-    after = measured(aligned(READERS[reader], undo))
+    after = measured(aligned(READERS["rasterio"], undo))
     for shift in after.values():
         assert math.hypot(shift.east_m, shift.north_m) < 1.0
 
@@ -364,6 +363,21 @@ def test_a_whole_pixel_is_undone_without_resampling_and_the_others_stay_copies(
         np.testing.assert_array_equal(cube.to_numpy()[time, 0], values[10:74, 10:74])
     # Its pixels lie 20 m to the east and 10 m to the south of where they should be.
     np.testing.assert_array_equal(cube.to_numpy()[1, 0], values[11:75, 12:76])
+
+
+def test_readers_move_alike(make_scene: SceneFactory, make_grid: GridFactory) -> None:
+    rng = np.random.default_rng(0)
+    steps = [[make_scene(name, {"red": stored(rng.uniform(0, 3000, (96, 96)))}, day=i)] for i, name in enumerate("abc")]
+    for method in ("bilinear", "nearest"):
+        cubes = [
+            aligned(reader, {"b": (3.3, -12.9), "c": (-0.7, 4.0)})(
+                steps, ["red"], make_grid(499_900, 5_400_100), resampling=method, dtype="uint16", fill=0
+            ).to_numpy()
+            for reader in READERS.values()
+        ]
+        assert (cubes[0] > 0).any()
+        for cube in cubes[1:]:
+            np.testing.assert_array_equal(cube, cubes[0])
 
 
 @pytest.mark.parametrize("epsg", [32633, 32634])
@@ -421,16 +435,15 @@ def test_shifts_in_metres_are_refused_on_a_grid_in_degrees(make_scene: SceneFact
 
 
 def test_real_dates_of_austria_lie_half_a_pixel_apart_and_come_together(austria_scenes: list[Scene]) -> None:
-    # Eight clear dates of both satellites, before ESA refined the geometry (2021).
-    days = ("0411", "0421", "0521", "0526", "0715", "0804", "0913", "0928")
+    # Clear dates of both satellites, before ESA refined the geometry (2021).
+    days = ("0421", "0521", "0526", "0715", "0804", "0829", "0928")
     scenes = [s for s in austria_scenes if s.acquired is not None and f"{s.acquired:%m%d}" in days]
     assert len(scenes) == len(days)
     with rasterio.open(Path(scenes[0].asset("red").href)) as file:
         x0, y0 = file.transform.c, file.transform.f
     grids = [
-        GeoBox((192, 192), rasterio.Affine(10, 0, x0 + 100 + x, 0, -10, y0 - 100 - y), "EPSG:32633")
-        for y in (0, 1920)
-        for x in (0, 1920)
+        GeoBox((160, 160), rasterio.Affine(10, 0, x0 + 100 + x, 0, -10, y0 - 100 - y), "EPSG:32633")
+        for x, y in ((0, 0), (2400, 0), (0, 2400))
     ]
 
     def lengths(read: Any) -> dict[str, AcquisitionShift]:
