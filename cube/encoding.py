@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from catalog.collections import Band
     from catalog.scene import Scene
 
 RANGES: dict[str, tuple[int, int]] = {
@@ -80,6 +81,30 @@ def encoding_for(
         return Encoding(WIDER[dtype], min(low, 0) - 1, scale, offset, units)
     void = low if low < 0 <= nodata else int(nodata)
     return Encoding(dtype, void, scale, offset, units)
+
+
+UNITS = {"temperature": "K"}
+"""By kind of band; everything else is a ratio or a plain number."""
+
+
+def encoding_of(source: str, bands: Sequence[Band]) -> Encoding:
+    """The encoding of the measured bands of a source, from their rows in the table of collections.
+
+    Raises:
+        ValueError: The bands differ in type, void, scale or offset, or are of a type that cannot be stored.
+    """
+    return one_encoding(
+        source,
+        [
+            (
+                band.name,
+                encoding_for(
+                    band.dtype, band.nodata, scale=band.scale, offset=band.offset, units=UNITS.get(band.kind, "1")
+                ),
+            )
+            for band in bands
+        ],
+    )
 
 
 def one_encoding(source: str, bands: Sequence[tuple[str, Encoding]]) -> Encoding:

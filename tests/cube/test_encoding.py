@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from catalog.collections import collection, collection_names
 from catalog.scene import Asset, Scene
 from cube.build import CubeData, CubeRequest, allocate, fill, steps_needed, variables
 from cube.composite import fold
-from cube.encoding import RANGES, REFLECTANCE, Encoding, check_types, encoding_for, one_encoding
+from cube.encoding import RANGES, REFLECTANCE, Encoding, check_types, encoding_for, encoding_of, one_encoding
+from cube.mask import MaskSpec, which_layer
 from cube.radiometry import harmonise
 from cube.times import Interval, TimeSpec, periods
 from curate.errors import CatalogError
@@ -95,6 +97,28 @@ def test_bands_of_different_scales_do_not_share_a_variable() -> None:
         one_encoding("l8", [("red", LANDSAT), ("lwir11", THERMAL)])
 
 
+@pytest.mark.parametrize(
+    ("name", "bands", "expected"),
+    [
+        ("sentinel-2-l2a", ["red", "nir"], REFLECTANCE),
+        ("landsat-c2-l2", ["red", "nir08"], LANDSAT),
+        ("landsat-c2-l2", ["lwir11"], THERMAL),
+        ("hls2-s30", ["red"], HLS),
+        ("naip", ["red", "nir"], AERIAL),
+    ],
+)
+def test_every_collection_has_its_encoding(name: str, bands: list[str], expected: Encoding) -> None:
+    table = collection(name)
+    assert encoding_of("source", [table.bands[band] for band in bands]) == expected
+
+
+def test_a_quality_layer_of_a_collection_has_a_table() -> None:
+    for name in collection_names():
+        table = collection(name)
+        if table.quality is not None:
+            assert which_layer(MaskSpec(), table.quality, table.quality_table)[1] is not None
+
+
 def test_the_attributes_say_how_a_number_becomes_physical() -> None:
     def attrs(encoding: Encoding | None, variable: str = "reflectance") -> dict[str, Any]:
         request = CubeRequest("s", "reflectance", variable, ("red",), SIZE, 10, time=TimeSpec(series=True))
@@ -105,6 +129,7 @@ def test_the_attributes_say_how_a_number_becomes_physical() -> None:
     assert (landsat["scale_factor"], landsat["add_offset"], landsat["fill"]) == (2.75e-05, -0.2, 0)
     thermal = attrs(THERMAL, "temperature")
     assert (thermal["units"], thermal["add_offset"], thermal["long_name"]) == ("K", 149.0, "temperature")
+    assert thermal["comment"] == "numbers as in the files"
     assert "add_offset" not in attrs(HLS)
     assert "scale_factor" not in attrs(AERIAL)
     # Sentinel-2 said in full is Sentinel-2 by default.
