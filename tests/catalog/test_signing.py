@@ -7,11 +7,13 @@ import datetime as dt
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from catalog.access import access
 from catalog.signing import sign
 from curate.errors import CatalogError
 
@@ -28,6 +30,7 @@ class Tokens:
         self.asked: list[str] = []
         self.seconds = 3600
         self.status = 200
+        self.expires: dict[int, float] = {}
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tokens]:
         def do_GET(self) -> None:
             service.asked.append(self.path)
             expiry = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=service.seconds)
+            service.expires[len(service.asked)] = expiry.timestamp()
             data = json.dumps({"msft:expiry": expiry.isoformat(), "token": f"sig={len(service.asked)}"}).encode()
             self.send_response(service.status)
             self.send_header("Content-Length", str(len(data)))
@@ -89,3 +93,19 @@ def test_no_token_is_an_oserror_worth_another_try(tokens: Tokens) -> None:
 def test_a_signing_scheme_that_nobody_knows_is_refused() -> None:
     with pytest.raises(CatalogError, match="signing scheme 'x' is not known"):
         sign("https://example.com/x.tif", "x")
+
+
+def test_tokens_that_hold_a_second_never_run_out_in_a_long_run(tokens: Tokens) -> None:
+    tokens.seconds = 1
+    end = time.monotonic() + 2.2
+    seen = set()
+    while time.monotonic() < end:
+        asked = time.time()
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            urls = list(pool.map(lambda _: access(HREF, "planetary-computer").url, range(4)))
+        for url in urls:
+            number = int(url.rpartition("=")[2])
+            assert tokens.expires[number] > asked
+            seen.add(number)
+        time.sleep(0.1)
+    assert len(seen) > 2
