@@ -24,9 +24,11 @@ from catalog.search import Catalog, open_catalog
 from catalog.signing import sign
 from chips.layout import Coordinate, Group, Layout, Variable
 from cube.build import CubeRequest, axis, steps_needed, variables
+from cube.encoding import Encoding, encoding_for, one_encoding
+from cube.radar import AMPLITUDE
 from cube.times import Interval, periods
 from curate import __version__
-from curate.errors import CatalogError
+from curate.errors import AoiError, CatalogError, RecipeError
 from flows.console import Console
 from labels.read import LabelSource, open_label
 from labels.spec import LabelSpec
@@ -106,8 +108,6 @@ class Plan:
 
 def lay_area(recipe: Recipe, aoi: Aoi) -> Area:
     """The chips over an area, their cover and their splits. Raises AoiError when the area holds no chip."""
-    from curate.errors import AoiError, RecipeError
-
     try:
         check_blocks(recipe.split, recipe.grid.side_px * recipe.grid.resolution_m)
     except ValueError as error:
@@ -141,7 +141,8 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
     for name, source in recipe.sources.items():
         table = source.table
         static = table.timeless
-        bands = (*source.band_names, *((table.quality,) if table.quality else ()))
+        layer, _ = source.mask_layer
+        bands = (*source.band_names, *((layer,) if layer and not static else ()))
         found = find(
             catalog(source.catalog),
             source=name,
@@ -276,14 +277,16 @@ def _request(
     orbits: tuple[str, ...] = ()
     if table.kind == "sar":
         orbits = tuple(sorted(source.orbit or {scene.orbit for scene in scenes if scene.orbit}))
+    layer, layer_table = source.mask_layer
     request = CubeRequest(
         name=name,
         kind=table.variable,
         variable=table.variable,
         bands=source.band_names,
-        size_px=recipe.grid.side_px,
-        resolution_m=recipe.grid.resolution_m,
-        quality=table.quality,
+        size_px=recipe.side_px(source),
+        resolution_m=source.resolution_m or recipe.grid.resolution_m,
+        quality=layer,
+        quality_table=layer_table,
         mask=source.mask,
         time=None if static else source.time,
         keep=source.keep,
@@ -292,8 +295,25 @@ def _request(
         resampling=() if source.resampling is None else tuple((band, source.resampling) for band in source.band_names),
         apply_mask=source.apply_mask,
         reader=recipe.reader,
+        stored=_encoding(name, source, scenes) if table.variable == "reflectance" else None,
+        terrain=source.terrain,
+        radar=source.radar,
+        amplitude=source.collection in AMPLITUDE,
     )
     return dataclasses.replace(request, steps=steps_needed(request, scenes, chips))
+
+
+def _encoding(name: str, source: SourceSpec, scenes: Sequence[Scene]) -> Encoding:
+    """How the measured bands are stored: as their files do, where all files agree, else as the table says."""
+    found = []
+    for band in (source.table.bands[name] for name in source.band_names):
+        kinds = {(asset.dtype, asset.nodata) for scene in scenes for asset in scene.assets if asset.band == band.name}
+        dtype, nodata = kinds.pop() if len(kinds) == 1 else (band.dtype, band.nodata)
+        found.append((band.name, encoding_for(dtype, nodata, scale=band.scale, offset=band.offset)))
+    try:
+        return one_encoding(name, found)
+    except ValueError as error:
+        raise RecipeError("recipe", (str(error),)) from error
 
 
 def _bytes_per_chip(requests: Sequence[CubeRequest], labels: Sequence[LabelSource], side_px: int) -> int:

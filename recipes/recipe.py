@@ -15,7 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from catalog.collections import Collection, canonical_band, collection
 from catalog.request import SearchSpec
-from cube.mask import MaskSpec
+from cube.mask import MaskSpec, which_layer
+from cube.quality import QualityTable
+from cube.radar import RadarSpec
+from cube.terrain import TerrainSpec
 from cube.times import Interval, KeepSpec, TimeSpec
 from curate.errors import CatalogError
 from labels.spec import LabelSpec
@@ -56,6 +59,12 @@ class SourceSpec(Model):
     """Which dates of a chip are good enough."""
     apply_mask: bool = False
     """For `series` and `single`: void the hidden pixels. By default the mask is only the layer beside them."""
+    terrain: TerrainSpec = TerrainSpec()
+    """Elevation: what is derived from it, and what stands where the model has no tile."""
+    radar: RadarSpec = RadarSpec()
+    """SAR: linear power or decibel, speckle filter, borders, and which passes are kept apart."""
+    resolution_m: Annotated[float, Field(gt=0)] | None = None
+    """Pixel size of this source in metres, on the same footprint. Empty: that of the grid."""
     resampling: Literal["nearest", "bilinear", "cubic", "average"] | None = None
     """Method for the measured bands where grids differ. Empty: by kind of band. Classes are never interpolated."""
 
@@ -70,16 +79,25 @@ class SourceSpec(Model):
         names = self.bands or self.table.default_bands
         return tuple(canonical_band(self.collection, name) for name in names)
 
+    @property
+    def mask_layer(self) -> tuple[str | None, QualityTable | None]:
+        """Band that tells what is hidden and the table it is read by; (None, None) where the source has none."""
+        band, table = which_layer(self.mask, self.table.quality, self.table.quality_table)
+        return (None if band is None else canonical_band(self.collection, band)), table
+
     @model_validator(mode="after")
     def _known_bands(self) -> SourceSpec:
         try:
             names = self.band_names
+            self.mask_layer  # noqa: B018 - raises where the layer is not known
         except CatalogError as error:
             raise ValueError(error.why) from error
         if len(set(names)) != len(names):
             raise ValueError(f"bands {list(self.bands)} name a band twice; name each band once")
-        if self.orbit and self.table.kind != "sar":
-            raise ValueError(f"'orbit' is for SAR, and {self.collection} is {self.table.kind}; remove it")
+        for option, kind, called in (("orbit", "sar", "SAR"), ("radar", "sar", "SAR"), ("terrain", "elevation", "DEM")):
+            asked = getattr(self, option) != type(self).model_fields[option].default
+            if asked and self.table.kind != kind:
+                raise ValueError(f"'{option}' is for {called}, and {self.collection} is {self.table.kind}; remove it")
         if self.table.kind == "classes":
             raise ValueError(f"{self.collection} is a land-cover product; ask for it under 'labels', not 'sources'")
         return self
@@ -131,6 +149,31 @@ class Recipe(Model):
     def base(self) -> Path:
         """Folder that relative paths of the recipe start from: where the recipe lies."""
         return self._base
+
+    def side_px(self, source: SourceSpec) -> int:
+        """Side of a chip in pixels of a source.
+
+        Raises:
+            ValueError: The source's pixels do not divide the chip.
+        """
+        side_m, resolution_m = self.grid.side_m, source.resolution_m or self.grid.resolution_m
+        pixels = round(side_m / resolution_m)
+        if pixels < 1 or abs(pixels * resolution_m - side_m) > 1e-6:
+            better = sorted({side_m / max(1, count) for count in (pixels, pixels + 1, pixels - 1)})
+            raise ValueError(
+                f"resolution_m {resolution_m:g} does not divide a chip of {side_m:g} m; "
+                f"near it are {', '.join(f'{value:g}' for value in better)}"
+            )
+        return pixels
+
+    @model_validator(mode="after")
+    def _sides(self) -> Recipe:
+        for name, source in self.sources.items():
+            try:
+                self.side_px(source)
+            except ValueError as error:
+                raise ValueError(f"sources.{name}: {error}") from error
+        return self
 
     @property
     def interval(self) -> Interval:
