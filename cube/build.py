@@ -168,6 +168,8 @@ class CubeRecord:
     """Dates with any pixel on the chip."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of dates seen and not used."""
+    placed: Mapping[str, str] = field(default_factory=dict)
+    """Scene -> how its files, which have no grid, were placed by control points, and how well."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import shapely
 from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis
 from cube.composite import best_order, fold, fold_chances, fold_classes, fold_values
 from cube.encoding import check_types
-from cube.load import READERS
+from cube.load import READERS, placed
 from cube.mask import clear_mask, halo_px
 from cube.quality import lookup
 from cube.radar import direction, read_backscatter, to_decibel, told_apart
@@ -237,10 +238,18 @@ class Work:
         self._scale()
 
     def _scale(self) -> None:
-        """The last step: what is stored, in the scale that is asked for."""
+        """The last step: what is stored, in the scale that is asked for, and how it was placed."""
         if self.request.radar.scale == "db":
             for row in self.window.chips:
                 to_decibel(self.data.arrays[self.request.variable][row])
+        if self.request.amplitude:
+            records, band = self.data.records, self.request.bands[0]
+            scenes = {scene.id: scene for step in self.steps for scene in step.scenes}
+            used = {name for row in self.window.chips for name in records[row].scenes}
+            told = {name: placed(scenes[name], band) for name in sorted(used)}
+            for row in self.window.chips:
+                how = {name: said for name in records[row].scenes if (said := told[name]) is not None}
+                records[row] = replace(records[row], placed=how)
 
     def _angles(self, steps: Sequence[Step]) -> npt.NDArray[np.float32] | None:
         """Angle of incidence, degrees, dims ``(time, y, x)``, NaN = void; None when it is not asked for."""

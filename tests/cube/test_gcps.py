@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+import shapely
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 
 from catalog.scene import Asset, Scene
+from cube.build import CubeRequest, allocate, fill
 from cube.gcps import CUBIC, SPLINE, Point, place
 from cube.load import placed, read_rasterio
+from cube.times import Interval, TimeSpec
 from curate.errors import ReadError
+from tiling.grid import Chip
+from tiling.shards import lay_shards
 
 Array = npt.NDArray[Any]
 LON, LAT, HEADING, STEP_KM = 17.5, 48.5, math.radians(-12), 0.01
@@ -187,9 +194,42 @@ def test_how_a_file_was_placed_is_told(grd: Callable[..., Scene]) -> None:
     assert "px rms" in told
 
 
-def test_amplitudes_on_a_grid_are_refused(make_scene: Callable[..., Scene], make_grid: Callable[..., GeoBox]) -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize("resolution", [10.0, 20.0])
+def test_chips_of_a_scene_with_control_points_say_how_it_was_placed(
+    grd: Callable[..., Scene], resolution: float
+) -> None:
+    size = 32
+    # The item of such a scene has no grid to tell; the catalog gives the identity and the CRS of the points.
+    chips = [Chip(32633, int(690_000 / size / resolution), int(5_360_000 / size / resolution), size, resolution)]
+    shard = lay_shards(chips, 1)[0]
+    window = shard.windows(10**9)[0]
+    col, row = _on_ground(window.geobox)
+    values = np.random.default_rng(0).integers(100, 400, (120, 120)).astype(np.uint16)
+    scene = grd(values, int(col.min()) - 20, int(row.min()) - 20)
+    lon, lat = Transformer.from_crs(32633, 4326, always_xy=True).transform(*chips[0].bounds[:2])
+    asset = replace(scene.assets[0], transform=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    scene = replace(
+        scene,
+        acquired=dt.datetime(2020, 1, 5, tzinfo=dt.UTC),
+        footprint=shapely.Point(lon, lat).buffer(0.1),
+        assets=(asset,),
+    )
+    request = CubeRequest(
+        "s1", "backscatter", "backscatter", ("vv",), size, resolution, time=TimeSpec(series=True),
+        periods=(Interval.parse("2020-01-01/2021-01-01"),), amplitude=True,
+    )  # fmt: skip
+    data = allocate(request, 1)
+    fill(data, request, [scene], window)
+    power = data.arrays["backscatter"][0, 0, 0]
+    seen = ~np.isnan(power)
+    assert seen.mean() > 0.99
+    assert power[seen].mean() == pytest.approx(np.mean(values.astype(float) ** 2), rel=0.1)
+    # Averaged where chips are coarser than the file, so that speckle goes.
+    assert (power[seen].std() < 0.5 * np.std(values.astype(float) ** 2)) == (resolution == 20)
+    assert data.records[0].placed == {"grd": placed(scene, "vv")}
 
+
+def test_amplitudes_on_a_grid_are_refused(make_scene: Callable[..., Scene], make_grid: Callable[..., GeoBox]) -> None:
     scene = replace(make_scene("a", {"vv": np.ones((64, 64), np.uint16)}), collection="sentinel-1-grd")
     with pytest.raises(ReadError, match="only in files with ground control points"):
         read_rasterio([[scene]], ["vv"], make_grid(), resampling="bilinear", dtype="float32", fill=np.nan)
