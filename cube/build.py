@@ -88,6 +88,12 @@ class CubeRequest:
         halo_px(self.terrain.derive, self.resolution_m)  # raises where a scale does not fit the pixels
         if self.kind != "backscatter" and (self.radar != RadarSpec() or self.angle is not None or self.amplitude):
             raise ValueError(f"source {self.name}: options for radar are not for {self.kind}; remove them")
+        whole = [orbit for orbit in self.orbits if "-" not in orbit]
+        if self.radar.apart == "relative_orbit" and whole:
+            raise ValueError(
+                f"source {self.name}: tracks are kept apart, and orbit '{whole[0]}' names none; wanted names such as "
+                "'ascending-073', which told_apart gives"
+            )
         if self.stored is not None and self.kind != "reflectance" and not self.stored.floating:
             raise ValueError(f"source {self.name}: {self.kind} is stored as float32, not {self.stored.dtype}")
         if self.quality in RESERVED or self.quality == self.variable:

@@ -265,6 +265,9 @@ def test_wrong_options_are_refused() -> None:
         RadarSpec(speckle_px=6)
     with pytest.raises(ValueError, match="options for radar"):
         CubeRequest("dem", "elevation", "elevation", ("elevation",), 64, 10.0, radar=RadarSpec(scale="db"))
+    # Directions would leave out every track in silence.
+    with pytest.raises(ValueError, match="'ascending' names none"):
+        ask(TimeSpec(series=True), radar=RadarSpec(apart="relative_orbit"), orbits=("ascending",))
 
 
 # Real data
