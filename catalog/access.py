@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import atexit
 import configparser
+import contextlib
 import functools
 import netrc
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from catalog.endpoints import Host, host_of
@@ -28,7 +30,6 @@ from catalog.signing import sign
 from curate.errors import CatalogError
 
 if TYPE_CHECKING:
-    import rasterio
     from rasterio.io import MemoryFile
 
 EARTHDATA = "urs.earthdata.nasa.gov"
@@ -46,13 +47,15 @@ class Access:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secret settings of S3."""
 
-    def env(self) -> rasterio.Env:
+    def env(self) -> AbstractContextManager[Any]:
         """The settings as a context; inside another ``rasterio.Env`` they hold beside its own."""
+        if not (self.options or self.keys):
+            return contextlib.nullcontext()
         import rasterio
 
         if not self.keys:
-            return rasterio.Env(**self.options)
-        return rasterio.Env(session=_keys_session(self.keys), **self.options)
+            return cast(AbstractContextManager[Any], rasterio.Env(**self.options))
+        return cast(AbstractContextManager[Any], rasterio.Env(session=_keys_session(self.keys), **self.options))
 
     @property
     def is_secret(self) -> bool:
