@@ -106,6 +106,8 @@ class _File:
     nodata: float | None
     amplitude: bool = False
     """Holds amplitudes, and power is wanted."""
+    dtype: str | None = None
+    """Of its numbers, as the catalog has it."""
 
     def failed(self, error: BaseException) -> ReadError:
         return ReadError(self.scene, self.band, why_unreadable(self.href, self.layer, error))
@@ -157,6 +159,7 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
     """One file on a pixel grid, dims ``(y, x)``; every reader comes through here."""
     try:
         with rasterio.open(file.href, sharing=False) as source:
+            _check_sign(file, source, dtype)
             return read_onto(
                 source,
                 file.layer,
@@ -169,6 +172,21 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
             )
     except READ_FAILURES as error:
         raise file.failed(error) from error
+
+
+def _check_sign(file: _File, source: rasterio.DatasetReader, dtype: str) -> None:
+    """Refuse whole numbers whose sign the catalog and the file disagree on: -1 would be read as 65535, or the reverse.
+
+    Negative reflectances of Landsat Collection 1 have been exported as uint16; interpolating them cannot be undone.
+    """
+    if file.dtype is None or np.dtype(dtype).kind == "f" or file.layer > source.count:
+        return
+    found = source.dtypes[file.layer - 1]
+    if {found, file.dtype} in ({"uint8", "int8"}, {"uint16", "int16"}, {"uint32", "int32"}):
+        raise UnusableFile(
+            f"it holds {found}, but the band is described as {file.dtype}; write the file anew as {file.dtype}, or "
+            f"describe the band as {found} if no number is negative"
+        )
 
 
 def placed(scene: Scene, band: str) -> str | None:
@@ -450,7 +468,7 @@ def _file(scene: Scene, asset: Asset) -> _File:
 
         href = sign(href, scene.signing)
     amplitude = scene.collection in AMPLITUDE and asset.dtype.startswith("uint")
-    return _File(scene.id, asset.band, href, asset.layer, asset.nodata, amplitude)
+    return _File(scene.id, asset.band, href, asset.layer, asset.nodata, amplitude, asset.dtype)
 
 
 def _epsg(geobox: GeoBox) -> int:

@@ -24,7 +24,7 @@ from catalog.search import Catalog, open_catalog
 from catalog.signing import sign
 from chips.layout import Coordinate, Group, Layout, Variable
 from cube.build import CubeRequest, axis, steps_needed, variables
-from cube.encoding import Encoding, encoding_for, one_encoding
+from cube.encoding import Encoding, encoding_of
 from cube.radar import AMPLITUDE
 from cube.times import Interval, periods
 from curate import __version__
@@ -49,6 +49,12 @@ file that windows share are decoded so often that the same build costs half as m
 """
 LABEL_PREFIX = "label:"
 """In the lock, the items of a label product stand under this prefix and the label's name."""
+LONG_NAMES = {
+    "sentinel-2-l1c": "top-of-atmosphere reflectance",
+    "naip": "digital numbers of aerial photographs",
+    "modis-13Q1-061": "vegetation index",
+}
+"""What the variable of a collection holds where it is not surface reflectance."""
 M_PER_DEGREE = 111_320.0
 
 
@@ -296,6 +302,7 @@ def _request(
         apply_mask=source.apply_mask,
         reader=recipe.reader,
         stored=_encoding(name, source, scenes) if table.variable == "reflectance" else None,
+        long_name=LONG_NAMES.get(source.collection),
         terrain=source.terrain,
         radar=source.radar,
         amplitude=source.collection in AMPLITUDE,
@@ -305,13 +312,13 @@ def _request(
 
 def _encoding(name: str, source: SourceSpec, scenes: Sequence[Scene]) -> Encoding:
     """How the measured bands are stored: as their files do, where all files agree, else as the table says."""
-    found = []
+    bands = []
     for band in (source.table.bands[name] for name in source.band_names):
         kinds = {(asset.dtype, asset.nodata) for scene in scenes for asset in scene.assets if asset.band == band.name}
         dtype, nodata = kinds.pop() if len(kinds) == 1 else (band.dtype, band.nodata)
-        found.append((band.name, encoding_for(dtype, nodata, scale=band.scale, offset=band.offset)))
+        bands.append(dataclasses.replace(band, dtype=dtype, nodata=nodata))
     try:
-        return one_encoding(name, found)
+        return encoding_of(name, bands)
     except ValueError as error:
         raise RecipeError("recipe", (str(error),)) from error
 

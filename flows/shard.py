@@ -92,7 +92,8 @@ def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_u
     while True:
         cube = allocate(request, len(shard.chips))
         try:
-            for window in shard.windows(window_px(request, scenes, READ_BUDGET_BYTES)):
+            largest_px = window_px(request, scenes, READ_BUDGET_BYTES, grid_m=shard.chips[0].resolution_m)
+            for window in shard.windows(largest_px):
                 fill(cube, request, scenes, window)
         except ReadError as error:
             left = [scene for scene in scenes if scene.id != error.scene]
