@@ -169,6 +169,10 @@ def derive(elevation: npt.NDArray[np.float32], name: str, resolution_m: float, h
 
 STRIPE = 128
 """Rows that are derived at a time."""
+NODE_STEPS = 2.0**20
+"""Coordinates on the lattice are whole numbers of this part of a pixel (of 30 m: 0.03 mm). What lies between them is
+then told without rounding, wherever in the file the window begins that is read; else one pixel in 6000 differs in the
+last bit of its float32."""
 
 # Nine points a b c / d e f / g h i from the north-west, all float64; d is how far they are apart in metres.
 _Nine = list[Any]
@@ -369,8 +373,7 @@ def read_elevation(
     out = np.full(geobox.shape, np.nan, np.float32)
     owned = np.zeros(geobox.shape, bool)
     many = [(scene, asset, inside) for scene, asset in tiles if (inside := covered(geobox, asset)).any()]
-    alone = len(many) == 1 and _deep_inside(geobox, many[0][1])
-    if alone or resampling != "bilinear" or all(_aligned(geobox, asset) for _, asset in tiles):
+    if resampling != "bilinear" or all(_aligned(geobox, asset) for _, asset in tiles):
         for _, _, inside in many:
             owned |= inside
         if tiles:
@@ -407,18 +410,19 @@ def covered(geobox: GeoBox, asset: Asset) -> npt.NDArray[np.bool_]:
 
 def _on_tile(geobox: GeoBox, asset: Asset) -> tuple[Any, Any, Any, Any]:
     """Columns and rows of a file on the lattice around a grid; see ``cube.warp``."""
+    import numpy as np
+
     from cube.warp import _lattice
 
-    x, y, row_at, col_at = _lattice(geobox, f"EPSG:{asset.epsg}")
+    x, y, row_at, col_at = _lattice(geobox, _crs(asset))
     step_x, _, left, _, step_y, top = asset.transform
-    return (x - left) / step_x, (y - top) / step_y, row_at, col_at
+    u, v = (np.rint(pixel * NODE_STEPS) / NODE_STEPS for pixel in ((x - left) / step_x, (y - top) / step_y))
+    return u, v, row_at, col_at
 
 
-def _deep_inside(geobox: GeoBox, asset: Asset) -> bool:
-    """True when a grid lies more than a pixel of the file inside its tile, so that no neighbour has a say."""
-    u, v, _, _ = _on_tile(geobox, asset)
-    rows, cols = asset.shape
-    return bool(u.min() >= 1 and u.max() <= cols - 1 and v.min() >= 1 and v.max() <= rows - 1)
+def _crs(asset: Asset) -> str:
+    """CRS of a file, also of one without an EPSG code."""
+    return asset.wkt or f"EPSG:{asset.epsg}"
 
 
 def _aligned(geobox: GeoBox, asset: Asset) -> bool:
@@ -452,15 +456,27 @@ def _with_neighbours(
     x0, x1 = max(math.floor(u.min()) - 1, -1), min(math.ceil(u.max()) + 1, cols + 1)
     y0, y1 = max(math.floor(v.min()) - 1, -1), min(math.ceil(v.max()) + 1, rows + 1)
     step_x, _, left, _, step_y, top = asset.transform
-    corner = Affine(step_x, 0, left + x0 * step_x, 0, step_y, top + y0 * step_y)
-    grid = GeoBox((y1 - y0, x1 - x0), corner, f"EPSG:{asset.epsg}")
-    # On its own grid the tile is copied; so are neighbours on the same grid, wider or narrower pixels are interpolated
-    # along the edge.
-    pixels = reader(
-        [[scene, *others]], [asset.band], grid, resampling="bilinear", dtype="float32", fill=math.nan
-    ).to_numpy()[0, 0]
+
+    def read(of: Sequence[Scene], row: int, col: int, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Scenes on the tile's own grid, from a row and column of it."""
+        corner = Affine(step_x, 0, left + col * step_x, 0, step_y, top + row * step_y)
+        grid = GeoBox(shape, corner, _crs(asset))
+        cube = reader([of], [asset.band], grid, resampling="bilinear", dtype="float32", fill=math.nan)
+        values: npt.NDArray[np.float32] = cube.to_numpy()[0, 0]
+        return values
+
+    pixels = read([scene], y0, x0, (y1 - y0, x1 - x0))  # its own pixels are copied
+    if others:
+        # Neighbours on the same grid are copied too, wider or narrower pixels interpolated along the edge. Strips begin
+        # at the tile's corner and not at the window's, so that they are the same for every window.
+        for row in {-1, rows} & {y0, y1 - 1}:
+            pixels[row - y0] = read(others, row, -1, (1, x1 + 1))[0, x0 + 1 :]
+        for col in {-1, cols} & {x0, x1 - 1}:
+            pixels[:, col - x0] = read(others, -1, col, (y1 + 1, 1))[y0 + 1 :, 0]
     if missing == "zero":
         nowhere = np.isnan(pixels)
+        corner = Affine(step_x, 0, left + x0 * step_x, 0, step_y, top + y0 * step_y)
+        grid = GeoBox(pixels.shape, corner, _crs(asset))
         for other in assets if nowhere.any() else ():
             nowhere &= ~covered(grid, other)
         pixels[nowhere] = 0
