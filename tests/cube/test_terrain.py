@@ -21,7 +21,7 @@ from pyproj import Transformer
 
 from catalog.scene import Asset, Scene
 from cube.build import CubeData, CubeRequest, allocate, fill, variables
-from cube.load import read_rasterio
+from cube.load import READERS, read_rasterio
 from cube.terrain import FLAT, MEASURES, TerrainSpec, covered, derive, halo_px, parse, read_elevation
 from simulate.landscape import elevation as simulated_elevation
 from simulate.landscape import slope as simulated_slope
@@ -339,6 +339,14 @@ def test_windows_leave_no_trace_where_tiles_meet(four_tiles: list[Scene], max_px
     for name, pixels in whole.items():
         assert not np.isnan(pixels).any(), name
         np.testing.assert_array_equal(parts[name], pixels, err_msg=name)
+
+
+@pytest.mark.parametrize("name", sorted(set(READERS) - {"rasterio"}))
+def test_every_reader_gives_the_same_elevation_where_tiles_meet(four_tiles: list[Scene], name: str) -> None:
+    chips = chips_around(15.0, 50.0, reach=1)
+    grid = lay_shards(chips, len(chips))[0].windows(10**9)[0].geobox
+    ours, theirs = (read_elevation(reader, four_tiles, "elevation", grid) for reader in (read_rasterio, READERS[name]))
+    np.testing.assert_array_equal(theirs, ours)
 
 
 def test_zero_fills_only_where_there_is_no_tile(tmp_path: Path) -> None:
