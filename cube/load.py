@@ -11,7 +11,7 @@ import contextlib
 import datetime as dt
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ from odc.loader._rio import RioDriver, RioReader
 from rasterio.enums import Resampling
 from rasterio.windows import Window as PixelWindow
 
+from catalog.access import Access, access
 from cube.radar import AMPLITUDE
 from cube.warp import UnusableFile, placement, read_onto
 from curate.errors import ReadError
@@ -101,16 +102,24 @@ class _File:
     scene: str
     band: str
     href: str
-    """Signed."""
+    """As in the scene, unsigned: it is signed each time it is opened."""
     layer: int
     nodata: float | None
     amplitude: bool = False
     """Holds amplitudes, and power is wanted."""
     dtype: str | None = None
     """Of its numbers, as the catalog has it."""
+    signing: str | None = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[rasterio.DatasetReader]:
+        """The file, with a fresh signature and the settings of its server."""
+        reach = access(self.href, self.signing)
+        with reach.env(), rasterio.open(reach.url, sharing=False) as source:
+            yield source
 
     def failed(self, error: BaseException) -> ReadError:
-        return ReadError(self.scene, self.band, why_unreadable(self.href, self.layer, error))
+        return ReadError(self.scene, self.band, why_unreadable(access(self.href, self.signing), self.layer, error))
 
 
 def read_odc(
@@ -158,7 +167,7 @@ def read_odc(
 def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill: float | int) -> npt.NDArray[Any]:
     """One file on a pixel grid, dims ``(y, x)``; every reader comes through here."""
     try:
-        with rasterio.open(file.href, sharing=False) as source:
+        with file.opened() as source:
             _check_sign(file, source, dtype)
             return read_onto(
                 source,
@@ -197,7 +206,7 @@ def placed(scene: Scene, band: str) -> str | None:
     """
     file = _file(scene, scene.asset(band))
     try:
-        with rasterio.Env(**GDAL_ENV), rasterio.open(file.href, sharing=False) as source:
+        with rasterio.Env(**GDAL_ENV), file.opened() as source:
             return str(placement(source)) if source.gcps[0] and source.transform.is_identity else None
     except READ_FAILURES as error:
         raise file.failed(error) from error
@@ -390,13 +399,12 @@ def threads_for(files: Iterable[_File]) -> int:
     return max(cores, REMOTE_THREADS) if any("://" in file.href for file in files) else cores
 
 
-def why_unreadable(href: str, layer: int, error: BaseException) -> str:
+def why_unreadable(reach: Access, layer: int, error: BaseException) -> str:
     """One sentence on a file that could not be read: what was found, and what to do.
 
     What follows a ``?`` in an address is left out: it may be a signature.
     """
-    secret = href.partition("?")[2]
-    reason = str(error).replace(secret, "…") if secret else str(error)
+    href, reason = reach.url, reach.hide(str(error))
     place = href.partition("?")[0] if "://" in href else href
     if not href.startswith("/vsi") and "://" not in href:
         try:
@@ -413,7 +421,7 @@ def why_unreadable(href: str, layer: int, error: BaseException) -> str:
                 f"{href} is a web page or an error message saved under this name, not a raster; "
                 "the server may want a login: sign the request and fetch the file again"
             )
-    with contextlib.suppress(*READ_FAILURES), rasterio.Env(**GDAL_ENV), rasterio.open(href) as source:
+    with contextlib.suppress(*READ_FAILURES), rasterio.Env(**GDAL_ENV), reach.env(), rasterio.open(href) as source:
         if layer > source.count:
             return f"{place} has {source.count} layers, wanted layer {layer}; correct the asset's layer in the catalog"
         return (
@@ -461,14 +469,9 @@ def _items(
 
 
 def _file(scene: Scene, asset: Asset) -> _File:
-    """The file of an asset, signed now: signatures expire within the hour."""
-    href = asset.href
-    if scene.signing is not None:
-        from catalog.signing import sign
-
-        href = sign(href, scene.signing)
+    """The file of an asset."""
     amplitude = scene.collection in AMPLITUDE and asset.dtype.startswith("uint")
-    return _File(scene.id, asset.band, href, asset.layer, asset.nodata, amplitude, asset.dtype)
+    return _File(scene.id, asset.band, asset.href, asset.layer, asset.nodata, amplitude, asset.dtype, scene.signing)
 
 
 def _epsg(geobox: GeoBox) -> int:

@@ -136,8 +136,14 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
     """
     catalogs: dict[str, Catalog] = {}
 
-    def catalog(where: str | None) -> Catalog:
-        place = recipe.path(where or recipe.catalog)
+    def catalog(where: str | tuple[str, ...] | None, source: SourceSpec | None = None) -> Catalog:
+        where = where or recipe.catalog
+        if source is not None and source.describe is not None:
+            places = recipe.path(where) if isinstance(where, str) else [recipe.path(path) for path in where]
+            return open_catalog(places, collection=source.collection, describe=source.describe)
+        if not isinstance(where, str):
+            raise CatalogError("catalog", f"is a list ({', '.join(where)}); a list of files needs 'describe' beside it")
+        place = recipe.path(where)
         if place not in catalogs:
             catalogs[place] = open_catalog(place)
         return catalogs[place]
@@ -150,9 +156,9 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
         layer, _ = source.mask_layer
         bands = (*source.band_names, *((layer,) if layer and not static else ()))
         found = find(
-            catalog(source.catalog),
+            catalog(source.catalog, source),
             source=name,
-            collection=source.collection,
+            collection=source.collection if source.describe is None else table,
             bands=bands,
             aoi_geometry=area.search_geometry,
             start=None if static else interval.start,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from catalog.collections import Collection, canonical_band, collection
+from catalog.describe import DescribeSpec, described
 from catalog.request import SearchSpec
 from cube.mask import MaskSpec, which_layer
 from cube.quality import QualityTable
@@ -45,8 +47,10 @@ class SourceSpec(Model):
     """Collection in the catalog, e.g. `sentinel-2-l2a`, `sentinel-1-rtc`, `cop-dem-glo-30`."""
     bands: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Names of the bands (`red`, `nir08`, `vv` …; `B04` works too). Empty: the usual bands of the collection."""
-    catalog: str | None = None
-    """Another catalog than the recipe's, for this source."""
+    describe: DescribeSpec | None = None
+    """A collection that has no row in our tables, or plain raster files: what it holds, in a few lines."""
+    catalog: str | tuple[str, ...] | None = None
+    """Another catalog than the recipe's, for this source. With `describe` also a folder, a glob or a list of files."""
     search: SearchSpec = SearchSpec()
     """Which scenes are wanted at all."""
     orbit: Annotated[tuple[Literal["ascending", "descending"], ...], BeforeValidator(_as_tuple)] = ()
@@ -70,20 +74,20 @@ class SourceSpec(Model):
 
     @property
     def table(self) -> Collection:
-        """The collection's row in the table of collections."""
-        return collection(self.collection)
+        """The collection's row in the table of collections, or what the recipe describes."""
+        return collection(self.collection) if self.describe is None else described(self.collection, self.describe)
 
     @property
     def band_names(self) -> tuple[str, ...]:
         """Canonical names of the wanted bands, without the quality layer."""
         names = self.bands or self.table.default_bands
-        return tuple(canonical_band(self.collection, name) for name in names)
+        return tuple(canonical_band(self.table, name) for name in names)
 
     @property
     def mask_layer(self) -> tuple[str | None, QualityTable | None]:
         """Band that tells what is hidden and the table it is read by; (None, None) where the source has none."""
         band, table = which_layer(self.mask, self.table.quality, self.table.quality_table)
-        return (None if band is None else canonical_band(self.collection, band)), table
+        return (None if band is None else canonical_band(self.table, band)), table
 
     @model_validator(mode="after")
     def _known_bands(self) -> SourceSpec:
@@ -195,8 +199,6 @@ class Recipe(Model):
     @field_validator("sources", "labels")
     @classmethod
     def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
-        import re
-
         wrong = [name for name in value if not re.match(NAME, name) or name in ("label", "chip")]
         if wrong:
             raise ValueError(
@@ -213,9 +215,9 @@ class Recipe(Model):
 
     def path(self, value: str) -> str:
         """A path of the recipe as an absolute path; URLs and known catalog names come back as they are."""
-        if "://" in value or not (self._base / value).exists():
+        if "://" in value or (re.fullmatch(r"[a-z0-9-]+", value) and not (self._base / value).exists()):
             return value
-        return str((self._base / value).resolve())
+        return str((self._base / value).absolute())
 
 
 def schema() -> dict[str, Any]:
