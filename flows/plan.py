@@ -25,7 +25,8 @@ from catalog.signing import sign
 from chips.layout import Coordinate, Group, Layout, Variable
 from cube.build import CubeRequest, axis, steps_needed, variables
 from cube.encoding import Encoding, encoding_of
-from cube.radar import AMPLITUDE
+from cube.radar import AMPLITUDE, told_apart
+from cube.terrain import halo_px
 from cube.times import Interval, periods
 from curate import __version__
 from curate.errors import AoiError, CatalogError, RecipeError
@@ -47,6 +48,8 @@ SHARD_BUDGET_BYTES = 1280 * 2**20
 64 chips of 256 px with 12 dates of 10 bands fit, and a build stays under 3 GB. With 16 chips a shard, the blocks of a
 file that windows share are decoded so often that the same build costs half as much CPU again (70 s against 47 s).
 """
+FEW_CHIPS = 8
+"""The shard of an area of few chips is rounded up to this, so that it divides into Zarr shards."""
 LABEL_PREFIX = "label:"
 """In the lock, the items of a label product stand under this prefix and the label's name."""
 LONG_NAMES = {
@@ -69,13 +72,13 @@ class Area:
     split: npt.NDArray[np.object_]
     """train, val, test or buffer."""
 
-    @property
-    def search_geometry(self) -> Any:
-        """The area of interest grown by a chip, EPSG:4326: chips reach beyond its edge and need scenes there."""
+    def search_geometry(self, reach_m: float = 0.0) -> Any:
+        """The area of interest grown by a chip and ``reach_m``, EPSG:4326: chips and filters look beyond its edge."""
         geometry = self.aoi.geometry
         _, south, _, north = geometry.bounds
         shrink = math.cos(math.radians(min(max(abs(south), abs(north)), 84)))
-        return geometry.buffer(1.5 * self.chips[0].size_m / (M_PER_DEGREE * shrink), cap_style="square")
+        grow_m = 1.5 * self.chips[0].size_m + reach_m
+        return geometry.buffer(grow_m / (M_PER_DEGREE * shrink), cap_style="square")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +157,14 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
         table = source.table
         static = table.timeless
         layer, _ = source.mask_layer
+        resolution_m = source.resolution_m or recipe.grid.resolution_m
         bands = (*source.band_names, *((layer,) if layer and not static else ()))
         found = find(
             catalog(source.catalog, source),
             source=name,
             collection=source.collection if source.describe is None else table,
             bands=bands,
-            aoi_geometry=area.search_geometry,
+            aoi_geometry=area.search_geometry(halo_px(source.terrain.derive, resolution_m) * resolution_m),
             start=None if static else interval.start,
             end=None if static else interval.end,
             spec=source.search,
@@ -178,7 +182,7 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
             source=LABEL_PREFIX + name,
             collection=label.product,
             bands=_product_bands(label.product),
-            aoi_geometry=area.search_geometry,
+            aoi_geometry=area.search_geometry(),
             start=None if year is None else year.start,
             end=None if year is None else year.end,
         )
@@ -222,17 +226,17 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes) -> Plan:
     name = recipe.name or area.aoi.name
     locked = read_lock(lock)
     scenes = {source: tuple(scenes_from_lock(locked, source)) for source in recipe.sources}
-    requests = tuple(
-        _request(source, spec, recipe, scenes[source], area.chips) for source, spec in recipe.sources.items()
-    )
+    try:
+        requests = tuple(
+            _request(source, spec, recipe, scenes[source], area.chips) for source, spec in recipe.sources.items()
+        )
+    except ValueError as error:  # options that only the scenes show to be impossible
+        raise RecipeError("recipe", (str(error),)) from error
     labels = tuple(
         _open_label(label, spec, recipe, area, scenes_from_lock(locked, LABEL_PREFIX + label))
         for label, spec in recipe.labels.items()
     )
-    per_shard = recipe.store.shard_chips
-    if per_shard == "auto":
-        side = recipe.grid.side_px
-        per_shard = auto_per_shard(side, _bytes_per_chip(requests, labels, side), SHARD_BUDGET_BYTES)
+    per_shard = _per_shard(recipe, requests, labels, len(area.chips))
     shards = lay_shards(area.chips, per_shard)
     position = {chip: index for index, chip in enumerate(area.chips)}
     order = np.array([position[chip] for shard in shards for chip in shard.chips])
@@ -288,7 +292,8 @@ def _request(
     spans = () if static else periods(recipe.interval, source.time)
     orbits: tuple[str, ...] = ()
     if table.kind == "sar":
-        orbits = tuple(sorted(source.orbit or {scene.orbit for scene in scenes if scene.orbit}))
+        names = {scene.orbit for scene in told_apart(source.radar, scenes) if scene.orbit}
+        orbits = tuple(sorted(names if source.radar.apart == "relative_orbit" else source.orbit or names))
     layer, layer_table = source.mask_layer
     request = CubeRequest(
         name=name,
@@ -323,10 +328,16 @@ def _encoding(name: str, source: SourceSpec, scenes: Sequence[Scene]) -> Encodin
         kinds = {(asset.dtype, asset.nodata) for scene in scenes for asset in scene.assets if asset.band == band.name}
         dtype, nodata = kinds.pop() if len(kinds) == 1 else (band.dtype, band.nodata)
         bands.append(dataclasses.replace(band, dtype=dtype, nodata=nodata))
-    try:
-        return encoding_of(name, bands)
-    except ValueError as error:
-        raise RecipeError("recipe", (str(error),)) from error
+    return encoding_of(name, bands)
+
+
+def _per_shard(recipe: Recipe, requests: Sequence[CubeRequest], labels: Sequence[LabelSource], n_chips: int) -> int:
+    asked, side = recipe.store.shard_chips, recipe.grid.side_px
+    if asked != "auto":
+        return asked
+    fitting = auto_per_shard(side, _bytes_per_chip(requests, labels, side), SHARD_BUDGET_BYTES)
+    # A Zarr shard has an index entry for every chip it has room for: no more room than a small area needs.
+    return min(fitting, -(-n_chips // FEW_CHIPS) * FEW_CHIPS)
 
 
 def _bytes_per_chip(requests: Sequence[CubeRequest], labels: Sequence[LabelSource], side_px: int) -> int:
