@@ -172,8 +172,8 @@ def read_lock(data: bytes) -> tuple[LockedItem, ...]:
     import pyarrow.parquet as pq
 
     try:
-        # Not read_table: Arrow 26 may let go of the buffer in a thread while Python shuts down, and abort.
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        # No threads: one of Arrow's may let go of the buffer while Python shuts down, and then the process aborts.
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(_FILE, f"is not a Parquet file, or is damaged: {error}") from error
     missing = [name for name in ("id", "assets", "curate:source", "curate:bands") if name not in table.column_names]

@@ -698,7 +698,7 @@ def _read_parquet(at: str, files: _Files) -> Iterator[Item]:
     from stac_geoparquet.arrow import stac_table_to_items
 
     try:
-        table = pq.ParquetFile(pa.BufferReader(files.read(at))).read()
+        table = pq.ParquetFile(pa.BufferReader(files.read(at))).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(at, f"is not a Parquet file, or is cut short: {error}") from error
     missing = {"id", "geometry", "bbox", "assets", "links"} - set(table.column_names)

@@ -200,8 +200,8 @@ def read_table(data: bytes) -> pyarrow.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Not pq.read_table: Arrow 26 may let go of the buffer in a thread while Python shuts down, and abort.
-    return pq.ParquetFile(pa.BufferReader(data)).read()
+    # No threads: one of Arrow's may let go of the buffer while Python shuts down, and then the process aborts.
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def _plain_columns() -> dict[str, pyarrow.DataType]:

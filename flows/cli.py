@@ -106,15 +106,29 @@ def _build(request: Request, console: Console, prefect: bool | None) -> None:
 @main.command()
 @_request_options
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
+@click.option(
+    "--refresh", is_flag=True, help="Instead: what moved in the catalog since the dataset in --out was locked."
+)
 @click.pass_obj
 def plan(
-    options: dict[str, Any], aoi: str, recipe: str | None, catalog: str | None, out: str | None, as_json: bool
+    options: dict[str, Any],
+    aoi: str,
+    recipe: str | None,
+    catalog: str | None,
+    out: str | None,
+    as_json: bool,
+    refresh: bool,
 ) -> None:
     """Show what a build would do: chips, shards, splits, scenes, bytes. Reads no pixel and writes nothing."""
     with _session(options) as console:
-        from flows.steps import preview
+        from flows.steps import moved, preview
 
-        forecast = preview(_request(aoi, recipe, catalog, out), console)
+        request = _request(aoi, recipe, catalog, out)
+        if refresh:
+            lines = moved(request, console)
+            click.echo(json.dumps(lines, indent=2) if as_json else "\n".join(lines or ["nothing moved"]))
+            return
+        forecast = preview(request, console)
         click.echo(json.dumps(forecast.as_dict(), indent=2) if as_json else forecast.as_text())
 
 

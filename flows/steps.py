@@ -136,6 +136,21 @@ def preview(request: Request, console: Console) -> Forecast:
     return Forecast.of(plan, request.out)
 
 
+def moved(request: Request, console: Console) -> list[str]:
+    """What the catalog has now and the lock of the dataset in ``request.out`` has not, a line each."""
+    from catalog.lock import compare_locks, read_lock
+    from chips.storage import open_storage
+    from flows.plan import lay_area, search
+
+    recipe, aoi = _open(request)
+    storage = open_storage(request.out)
+    _same_wish(storage, recipe, aoi)
+    old = read_lock(_document(storage, SCENES))
+    with console.stage("searching scenes"):
+        new = search(recipe, lay_area(recipe, aoi), console)
+    return list(compare_locks(old, new).lines())
+
+
 def build(request: Request, console: Console) -> None:
     """Build the dataset of a request, or continue one that was begun. Raises CurateError."""
     prepared = prepare(request, console)

@@ -85,3 +85,30 @@ def test_errors_are_one_sentence_with_their_exit_code(curate: Curate, tmp_path: 
 
 def test_the_schema_is_printed_for_editors(curate: Curate) -> None:
     assert json.loads(curate("schema").stdout)["properties"]["sources"]
+
+
+def test_a_refreshed_plan_tells_what_moved_in_the_catalog(
+    curate: Curate, world: World, dataset: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(world.folder, tmp_path / "world"))
+    asked = ["plan", "--refresh", "--recipe", folder / "recipe.yaml", "--aoi", folder / "region.geojson"]
+    out = Path(shutil.copytree(dataset, tmp_path / "dataset"))
+    same = curate(*asked, "--catalog", world.catalog, "--out", out)
+    # The catalog is part of the recipe: another one is another dataset.
+    assert same.returncode == 2
+    assert "another recipe" in same.stderr
+
+    build = curate("build", *asked[2:], "--out", tmp_path / "mine")
+    assert build.returncode == 0, build.stderr
+    assert curate(*asked, "--out", tmp_path / "mine").stdout.strip() == "nothing moved"
+
+    gone = sorted((folder / "sentinel-1-rtc").iterdir())
+    victim = next(path for path in gone if path.is_dir())
+    collection = folder / "sentinel-1-rtc" / "collection.json"
+    document = json.loads(collection.read_text())
+    document["links"] = [link for link in document["links"] if victim.name not in link["href"]]
+    collection.write_text(json.dumps(document))
+    shutil.rmtree(victim)
+    assert victim.name in curate(*asked, "--out", tmp_path / "mine").stdout
