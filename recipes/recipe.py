@@ -20,6 +20,7 @@ from catalog.request import SearchSpec
 from cube.mask import MaskSpec, which_layer
 from cube.quality import QualityTable
 from cube.radar import RadarSpec
+from cube.resample import pixels_a_side
 from cube.terrain import TerrainSpec
 from cube.times import Interval, KeepSpec, TimeSpec
 from curate.errors import CatalogError
@@ -160,15 +161,7 @@ class Recipe(Model):
         Raises:
             ValueError: The source's pixels do not divide the chip.
         """
-        side_m, resolution_m = self.grid.side_m, source.resolution_m or self.grid.resolution_m
-        pixels = round(side_m / resolution_m)
-        if pixels < 1 or abs(pixels * resolution_m - side_m) > 1e-6:
-            better = sorted({side_m / max(1, count) for count in (pixels, pixels + 1, pixels - 1)})
-            raise ValueError(
-                f"resolution_m {resolution_m:g} does not divide a chip of {side_m:g} m; "
-                f"near it are {', '.join(f'{value:g}' for value in better)}"
-            )
-        return pixels
+        return pixels_a_side(self.grid.side_m, source.resolution_m or self.grid.resolution_m)
 
     @model_validator(mode="after")
     def _sides(self) -> Recipe:

@@ -170,3 +170,13 @@ def test_every_option_is_described_in_the_schema() -> None:
 
 def test_the_default_recipe_needs_no_file() -> None:
     assert set(default_recipe().sources) == {"s2", "s1", "dem"}
+
+
+def test_what_the_template_only_offers_is_right_too() -> None:
+    text = (ROOT / "recipes" / "template.yaml").read_text()
+    for offered in ("landsat:", "photos:", "fields:", "landuse:"):
+        text = text.replace(f"\n  # {offered}", f"\n  {offered}")
+    text = text.replace("\n  #   ", "\n    ")
+    recipe = parse_recipe(text)
+    assert set(recipe.sources) == {"s2", "s1", "dem", "landsat", "photos"}
+    assert set(recipe.labels) == {"worldcover", "fields", "landuse"}
