@@ -52,12 +52,6 @@ FEW_CHIPS = 8
 """The shard of an area of few chips is rounded up to this, so that it divides into Zarr shards."""
 LABEL_PREFIX = "label:"
 """In the lock, the items of a label product stand under this prefix and the label's name."""
-LONG_NAMES = {
-    "sentinel-2-l1c": "top-of-atmosphere reflectance",
-    "naip": "digital numbers of aerial photographs",
-    "modis-13Q1-061": "vegetation index",
-}
-"""What the variable of a collection holds where it is not surface reflectance."""
 M_PER_DEGREE = 111_320.0
 
 
@@ -313,7 +307,7 @@ def _request(
         apply_mask=source.apply_mask,
         reader=recipe.reader,
         stored=_encoding(name, source, scenes) if table.variable == "reflectance" else None,
-        long_name=LONG_NAMES.get(source.collection),
+        long_name=table.title if table.variable == "reflectance" else None,
         terrain=source.terrain,
         radar=source.radar,
         amplitude=source.collection in AMPLITUDE,
@@ -364,6 +358,9 @@ def _layout(
             "resolution_m": request.resolution_m,
             "platforms": sorted({scene.platform for scene in scenes[request.name] if scene.platform}),
         }
+        if request.quality is not None:
+            attrs |= {"mask_layer": request.quality, "mask_hide": list(request.mask.hide)}
+            attrs |= {"mask_dilate_m": request.mask.dilate_m, "min_clear": request.keep.min_clear}
         groups.append(Group(name=request.name, attrs=attrs, coords=_coords(request, source)))
         arrays += [
             Variable(
@@ -407,7 +404,7 @@ def _layout(
 def _coords(request: CubeRequest, source: SourceSpec) -> tuple[Coordinate, ...]:
     """Coordinates of a group besides those of the chips: bands, and the time axis where all chips share it."""
     coords = []
-    if request.kind != "elevation":
+    if any("band" in variable.dims for variable in variables(request)):
         bands = [source.table.bands[band] for band in request.bands]
         gsd, centre = tuple(band.gsd_m for band in bands), tuple(band.center_um for band in bands)
         coords.append(Coordinate("band", "band", "string", request.bands, {"long_name": "STAC common name"}))
@@ -423,5 +420,6 @@ def _coords(request: CubeRequest, source: SourceSpec) -> tuple[Coordinate, ...]:
         coords.append(Coordinate("time_end", "time", "datetime64[s]", ends, attrs))
         if request.orbits:
             orbits = tuple(orbit for _, orbit in steps)
-            coords.append(Coordinate("orbit", "time", "string", orbits, {"long_name": "orbit direction"}))
+            what = "orbit direction" if source.radar.apart == "orbit" else "orbit direction and track"
+            coords.append(Coordinate("orbit", "time", "string", orbits, {"long_name": what}))
     return tuple(coords)
