@@ -61,6 +61,8 @@ class CubeRequest:
     """(band, method) where the recipe asks for another method than the kind's."""
     apply_mask: bool = False
     """Series and single: make hidden pixels void. By default the pixels stay and the mask lies beside them."""
+    moved: tuple[tuple[str, tuple[float, float]], ...] = ()
+    """(acquisition, (east, north) in metres) by which acquisitions lie off, to be undone; see ``cube.align.moves``."""
     reader: str = "rasterio"
     """Key of ``cube.load.READERS``; all give the same pixels, this one with the least copying."""
     steps: int = 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from cube.align import aligned
 from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis
 from cube.composite import best_order, fold, fold_chances, fold_classes, fold_values
 from cube.encoding import check_types
@@ -42,7 +43,8 @@ class Work:
 
     def __init__(self, data: CubeData, request: CubeRequest, scenes: Sequence[Scene], window: Window) -> None:
         self.data, self.request, self.window = data, request, window
-        self.reader = READERS[request.reader]
+        reader = READERS[request.reader]
+        self.reader = aligned(reader, dict(request.moved)) if request.moved else reader
         self.geobox = window.geobox
         self.px = window.shape[0] * window.shape[1]
         size = request.size_px

@@ -30,6 +30,7 @@ from cube.terrain import halo_px
 from cube.times import Interval, periods
 from curate import __version__
 from curate.errors import AoiError, CatalogError, RecipeError
+from flows.alignment import moved
 from flows.console import Console
 from labels.read import LabelSource, open_label
 from labels.spec import LabelSpec
@@ -93,6 +94,8 @@ class Plan:
     lock: bytes
     """The lock that all this was planned from, as it is stored."""
     locked: tuple[LockedItem, ...]
+    alignment: bytes | None
+    """The measured alignment, as it is stored; None when it was not measured."""
     layout: Layout
 
     @property
@@ -103,7 +106,7 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Same fingerprint, same dataset: recipe, area, locked scenes and our version."""
-        digest = hashlib.sha256(self.lock)
+        digest = hashlib.sha256(self.lock + b"\0" + (self.alignment or b""))
         for part in (self.name, self.recipe.fingerprint, self.aoi.fingerprint, __version__):
             digest.update(part.encode() + b"\0")
         return digest.hexdigest()
@@ -215,14 +218,20 @@ def _need_some(name: str, collection: str, found: Sequence[LockedItem], interval
     )
 
 
-def make_plan(recipe: Recipe, area: Area, lock: bytes) -> Plan:
-    """The plan of a build, from its lock alone. Opens the labels (once for the whole build), reads no pixel."""
+def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None = None) -> Plan:
+    """The plan of a build, from its lock and measured alignment alone.
+
+    Opens the labels (once for the whole build), reads no pixel.
+    """
     name = recipe.name or area.aoi.name
     locked = read_lock(lock)
     scenes = {source: tuple(scenes_from_lock(locked, source)) for source in recipe.sources}
     try:
         requests = tuple(
-            _request(source, spec, recipe, scenes[source], area.chips) for source, spec in recipe.sources.items()
+            dataclasses.replace(
+                _request(source, spec, recipe, scenes[source], area.chips), moved=moved(alignment, source)
+            )
+            for source, spec in recipe.sources.items()
         )
     except ValueError as error:  # options that only the scenes show to be impossible
         raise RecipeError("recipe", (str(error),)) from error
@@ -246,6 +255,7 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes) -> Plan:
         labels=labels,
         lock=lock,
         locked=locked,
+        alignment=alignment,
         layout=_layout(name, recipe, requests, scenes, labels, len(order), per_shard),
     )
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from recipes.recipe import Recipe
     from tiling.aoi import Aoi
 
-SCENES, RECIPE, REGION = "scenes.parquet", "recipe.yaml", "region.geojson"
-"""Documents beside the store: the lock, the recipe with every default, the area of interest."""
+SCENES, RECIPE, REGION, ALIGNMENT = "scenes.parquet", "recipe.yaml", "region.geojson", "alignment.json"
+"""Documents beside the store: the lock, the recipe with every default, the area, and measured shifts if asked for."""
 INDEX = "chips.parquet"
 SCHEDULER_VARIABLES = ("CURATE_SCHEDULER", "DASK_SCHEDULER_ADDRESS")
 TOLD_FAILURES = 5
@@ -186,6 +186,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from catalog.lock import lock_bytes
     from chips.storage import open_storage
     from chips.write import start_build
+    from flows.alignment import measure
     from flows.plan import lay_area, make_plan, search
     from recipes.read import dump_recipe
 
@@ -196,6 +197,9 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     with console.stage("planning"):
         plan = make_plan(recipe, area, lock)
     documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
+    if (alignment := measure(plan, console)) is not None:
+        plan = make_plan(recipe, area, lock, alignment)
+        documents[ALIGNMENT] = alignment
     ref = start_build(open_storage(request.out, create=True), plan.layout, plan.fingerprint, documents)
     return _prepared(plan, ref, set())
 
@@ -227,10 +231,12 @@ def reopen(request: Request, console: Console) -> Prepared:
 
 
 def _plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
+    from chips.write import read_document
     from flows.plan import lay_area, make_plan
 
     with console.stage("planning from the lock"):
-        return make_plan(recipe, lay_area(recipe, aoi), _document(storage, SCENES))
+        lock, alignment = _document(storage, SCENES), read_document(storage, ALIGNMENT)
+        return make_plan(recipe, lay_area(recipe, aoi), lock, alignment)
 
 
 def _prepared(plan: Plan, ref: BuildRef, done: set[int]) -> Prepared:

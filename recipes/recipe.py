@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from catalog.collections import Collection, canonical_band, collection
 from catalog.describe import DescribeSpec, described
 from catalog.request import SearchSpec
+from cube.align import CoregisterSpec
 from cube.mask import MaskSpec, which_layer
 from cube.quality import QualityTable
 from cube.radar import RadarSpec
@@ -62,6 +63,8 @@ class SourceSpec(Model):
     """How the dates of a chip become the time axis. Static layers have none."""
     keep: KeepSpec = KeepSpec()
     """Which dates of a chip are good enough."""
+    coregister: CoregisterSpec | None = None
+    """Measure how far acquisitions lie off and undo it, all bands and the mask with one resample."""
     apply_mask: bool = False
     """For `series` and `single`: void the hidden pixels. By default the mask is only the layer beside them."""
     terrain: TerrainSpec = TerrainSpec()
@@ -103,6 +106,13 @@ class SourceSpec(Model):
             asked = getattr(self, option) != type(self).model_fields[option].default
             if asked and self.table.kind != kind:
                 raise ValueError(f"'{option}' is for {called}, and {self.collection} is {self.table.kind}; remove it")
+        if self.coregister is not None and self.mask_layer[0] is None:
+            raise ValueError(f"'coregister' needs to know what is clear, and {self.collection} has no quality layer")
+        if self.coregister is not None and self.coregister.reference not in ("composite", "clearest"):
+            raise ValueError(
+                f"coregister.reference is {self.coregister.reference!r}; wanted 'composite' or 'clearest' "
+                "(another source as the reference is measured by benchmarks/align.py, but not undone yet)"
+            )
         if self.table.kind == "classes":
             raise ValueError(f"{self.collection} is a land-cover product; ask for it under 'labels', not 'sources'")
         return self
