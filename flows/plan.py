@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from catalog.access import access
 from catalog.lock import LockedItem, read_lock, scenes_from_lock
 from catalog.request import find
 from catalog.search import Catalog, open_catalog
-from catalog.signing import sign
 from chips.layout import Coordinate, Group, Layout, Variable
 from cube.build import CubeRequest, axis, steps_needed, variables
 from cube.encoding import Encoding, encoding_of
@@ -267,7 +267,7 @@ def _open_label(name: str, spec: LabelSpec, recipe: Recipe, area: Area, tiles: S
         aoi=area.aoi,
         rasters=tuple(tile.assets[0].href for tile in tiles),
         margin_m=1.5 * area.chips[0].size_m,
-        sign=partial(sign, scheme=tiles[0].signing) if tiles else None,
+        reach=partial(access, signing=tiles[0].signing) if tiles else None,
     )
 
 

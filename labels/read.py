@@ -6,6 +6,7 @@ pixels under it. What was dropped, repaired or left unlabelled is counted and to
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import glob
 import logging
@@ -13,7 +14,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -84,6 +85,17 @@ class LabelSource(Protocol):
         """Codes (y, x) of a window; ``ignore`` where there is none. A pixel is the same in every window that has it."""
 
 
+class Reach(Protocol):
+    """How one file is opened: ``with reach.env(), rasterio.open(reach.url)``; ``catalog.access.Access`` is one."""
+
+    @property
+    def url(self) -> str:
+        """What rasterio opens."""
+
+    def env(self) -> AbstractContextManager[Any]:
+        """The settings of its server."""
+
+
 def open_label(
     name: str,
     spec: LabelSpec,
@@ -91,7 +103,7 @@ def open_label(
     aoi: Aoi,
     rasters: Sequence[str] = (),
     margin_m: float = MARGIN_M,
-    sign: Callable[[str], str] | None = None,
+    reach: Callable[[str], Reach] | None = None,
 ) -> LabelSource:
     """A label ready to draw.
 
@@ -101,7 +113,7 @@ def open_label(
         aoi: Area of interest: what lies further away than ``margin_m`` is not read.
         rasters: Files of a product, found by the caller; where they overlap, the first valid one wins.
         margin_m: At least the side of a chip.
-        sign: Makes a URL readable, called just before each opening (a signature lives shorter than a build).
+        reach: How an address is opened, asked just before each opening (a signature lives shorter than a build).
 
     Raises:
         LabelError: The file, a column or a class is missing, or nothing of it lies in the area.
@@ -109,7 +121,7 @@ def open_label(
     """
     if spec.vector is not None:
         return _open_vector(name, spec, spec.vector, aoi, margin_m)
-    return _open_raster(name, spec, aoi, rasters, sign)
+    return _open_raster(name, spec, aoi, rasters, reach)
 
 
 def class_shares(pixels: NDArray[np.unsignedinteger[Any]], source: LabelSource) -> dict[int, float]:
@@ -539,7 +551,7 @@ class RasterSource:
     dtype: str
     attrs: dict[str, Any]
     files: tuple[RasterFile, ...]
-    sign: Callable[[str], str] | None = None
+    reach: Callable[[str], Reach] | None = None
 
     def render(self, window: Window) -> NDArray[np.unsignedinteger[Any]]:
         """Codes (y, x) of a window, see ``LabelSource``.
@@ -620,7 +632,7 @@ class RasterSource:
 
         window = PixelWindow.from_slices(rows, cols)
         try:
-            with _opened(file.href, self.sign) as dataset:
+            with _opened(file.href, self.reach) as dataset:
                 block = dataset.read(1, window=window)
                 mask = dataset.read_masks(1, window=window) > 0 if file.masked else None
         except (RasterioError, OSError) as error:
@@ -702,7 +714,7 @@ def samples_per_pixel(resolution_m: float, pixel_m: float) -> int:
 
 
 def _open_raster(
-    name: str, spec: LabelSpec, aoi: Aoi, rasters: Sequence[str], sign: Callable[[str], str] | None
+    name: str, spec: LabelSpec, aoi: Aoi, rasters: Sequence[str], reach: Callable[[str], Reach] | None
 ) -> RasterSource:
     label = f"label {name}"
     product = PRODUCTS[spec.product] if spec.product is not None else None
@@ -712,7 +724,7 @@ def _open_raster(
     void = frozenset(v for v in (spec.nodata, product.nodata if product else None) if v is not None)
 
     def header(href: str) -> RasterFile:
-        return _header(label, name, href, void, aoi, sign)
+        return _header(label, name, href, void, aoi, reach)
 
     with ThreadPoolExecutor(max_workers=min(16, len(hrefs))) as pool:
         files = tuple(pool.map(header, hrefs))
@@ -733,7 +745,7 @@ def _open_raster(
     if product is not None:
         attrs |= {"title": product.title, "licence": product.licence, "attribution": product.attribution}
         attrs |= {} if spec.year is None else {"year": spec.year}
-    return RasterSource(name, legend, ignore, dtype, attrs, files, sign)
+    return RasterSource(name, legend, ignore, dtype, attrs, files, reach)
 
 
 def _expand(label: str, raster: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -752,13 +764,13 @@ def _expand(label: str, raster: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _header(
-    label: str, name: str, href: str, void: frozenset[int], aoi: Aoi, sign: Callable[[str], str] | None
+    label: str, name: str, href: str, void: frozenset[int], aoi: Aoi, reach: Callable[[str], Reach] | None
 ) -> RasterFile:
     from rasterio.enums import MaskFlags
     from rasterio.errors import RasterioError
 
     try:
-        with _opened(href, sign) as dataset:
+        with _opened(href, reach) as dataset:
             crs, transform, count = dataset.crs, dataset.transform, dataset.count
             shape, dtype, nodata = dataset.shape, dataset.dtypes[0], dataset.nodata
             flags = dataset.mask_flag_enums[0]
@@ -804,11 +816,16 @@ def _pixel_m(crs: str, transform: tuple[float, ...], shape: tuple[int, int], aoi
 
 
 @contextmanager
-def _opened(href: str, sign: Callable[[str], str] | None) -> Iterator[rasterio.DatasetReader]:
+def _opened(href: str, reach: Callable[[str], Reach] | None) -> Iterator[rasterio.DatasetReader]:
     """A raster open for reading, with the settings that its place needs."""
     import rasterio
 
-    with rasterio.Env(**(REMOTE if "://" in href else {})), rasterio.open(sign(href) if sign else href) as dataset:
+    way = None if reach is None else reach(href)
+    with (
+        rasterio.Env(**(REMOTE if "://" in href else {})),
+        contextlib.nullcontext() if way is None else way.env(),
+        rasterio.open(href if way is None else way.url) as dataset,
+    ):
         yield dataset
 
 

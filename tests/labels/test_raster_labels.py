@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +270,16 @@ def test_a_truncated_file_is_a_read_error_that_names_it(write_raster: Write, mak
     assert caught.value.__cause__.__cause__ is None
 
 
-def shout(href: str) -> str:
-    return href.replace("secret", "a")
+@dataclass(frozen=True)
+class Shouted:
+    url: str
+
+    def env(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def shout(href: str) -> Shouted:
+    return Shouted(href.replace("secret", "a"))
 
 
 def test_a_file_is_signed_before_each_opening_and_the_label_stays_picklable(
@@ -277,7 +287,7 @@ def test_a_file_is_signed_before_each_opening_and_the_label_stays_picklable(
 ) -> None:
     path = write_raster("a.tif", classes())
     spec = LabelSpec(product="esa-worldcover", nodata=255)
-    label = open_label("x", spec, aoi=area, rasters=[path.replace("a.tif", "secret.tif")], sign=shout)
+    label = open_label("x", spec, aoi=area, rasters=[path.replace("a.tif", "secret.tif")], reach=shout)
     with pytest.raises(LabelError, match="not in the legend"):  # so it was read
         pickle.loads(pickle.dumps(label)).render(make_window())
 
