@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio.io import MemoryFile
@@ -72,23 +73,31 @@ def cog(
             stack.callback(leftover.unlink, missing_ok=True)
         # The environment of a world does not depend on the caller's: no sidecar files, no threads inside GDAL.
         stack.enter_context(rasterio.Env(GDAL_PAM_ENABLED=False, GDAL_NUM_THREADS="1"))
-        if rows * cols * itemsize <= IN_MEMORY_BYTES:
+        small = rows * cols * itemsize <= IN_MEMORY_BYTES
+        pixels = np.zeros((rows, cols) if small else (0, 0), dtype)
+        if small:
             target = stack.enter_context(MemoryFile()).open(**profile)
         else:
             target = rasterio.open(raw, "w", tiled=True, blockxsize=512, blockysize=512, bigtiff="if_safer", **profile)
         stack.enter_context(target)
 
         def write(first_row: int, array: NDArray[Any]) -> None:
+            if small:
+                # Written as one at the end: parts of a strip would be read back and merged by GDAL.
+                pixels[first_row : first_row + array.shape[0]] = array
+                return
             target.write(array, 1, window=((first_row, first_row + array.shape[0]), (0, cols)))
 
         yield write
+        if small:
+            target.write(pixels, 1)
         if colours is not None:
             target.write_colormap(1, dict(colours))
         if tags:
             target.update_tags(**tags)
         with contextlib.ExitStack() as reopened:
             source = target
-            if rows * cols * itemsize > IN_MEMORY_BYTES:
+            if not small:
                 target.close()
                 source = reopened.enter_context(rasterio.open(raw))
             rasterio.shutil.copy(
