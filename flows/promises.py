@@ -14,13 +14,12 @@ import numpy as np
 from recipes.recipe import Recipe
 from tiling.aoi import Aoi
 from tiling.grid import Chip, chip_from_id, lay_chips
-from tiling.split import assign_splits, shortest_distance_m
+from tiling.split import SPLITS, assign_splits, shortest_distance_m
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Promise = Callable[["pd.DataFrame"], list[str]]
-SPLITS = ("train", "val", "test")
 TOLD = 5
 """Names given as examples of what is wrong."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chips.index import ChipRecord, LabelRecord, SourceRecord
-from chips.write import BuildRef, ShardRecord, write_shard
+from chips.write import BuildRef, write_shard
 from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, window_px
 from curate.errors import ReadError
 from labels.read import LabelSource, class_shares
@@ -65,9 +64,6 @@ class ShardDone:
 
     ordinal: int
     chips: int
-    empty: int
-    bytes: int
-    seconds: float
 
 
 def build_shard(work: Work, shard: Shard) -> ShardData:
@@ -111,11 +107,9 @@ def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_u
 
 def build_and_write(work: Work, shard: Shard) -> ShardDone:
     """Build one shard and write it; running it twice leaves the store as running it once."""
-    begun = time.monotonic()
     data = build_shard(work, shard)
-    written: ShardRecord = write_shard(work.build, shard.ordinal, shard.start, data.arrays, data.records)
-    empty = sum(record.status == "empty" for record in data.records)
-    return ShardDone(shard.ordinal, len(shard.chips), empty, written.stored_bytes, time.monotonic() - begun)
+    write_shard(work.build, shard.ordinal, shard.start, data.arrays, data.records)
+    return ShardDone(shard.ordinal, len(shard.chips))
 
 
 def _label(label: LabelSource, shard: Shard) -> npt.NDArray[Any]:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 SCENES, RECIPE, REGION, ALIGNMENT = "scenes.parquet", "recipe.yaml", "region.geojson", "alignment.json"
 """Documents beside the store: the lock, the recipe with every default, the area, and measured shifts if asked for."""
-INDEX = "chips.parquet"
 SCHEDULER_VARIABLES = ("CURATE_SCHEDULER", "DASK_SCHEDULER_ADDRESS")
 TOLD_FAILURES = 5
 """Reasons named when a build is incomplete; the others say the same."""
@@ -319,7 +318,7 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
 
 def finish(prepared: Prepared, console: Console) -> None:
     """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
-    from chips.index import index_bytes
+    from chips.index import INDEX, index_bytes
     from chips.publish import publish
     from chips.write import journal
     from tiling.grid import footprints

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tiling.split import BUFFER, SPLITS
+
 if TYPE_CHECKING:
     from chips.info import Info
-
-SPLITS = ("train", "val", "test", "buffer")
 
 
 def human(size: float) -> str:
@@ -23,7 +23,7 @@ def human(size: float) -> str:
 def split_shares(splits: Mapping[str, int]) -> str:
     """``train 21 (41%), val 4 (8%) …`` in the usual order."""
     total = sum(splits.values())
-    named = [name for name in SPLITS if name in splits]
+    named = [name for name in (*SPLITS, BUFFER) if name in splits]
     return ", ".join(f"{name} {splits[name]} ({splits[name] / total:.0%})" for name in named)
 
 
