@@ -27,8 +27,9 @@ NOT_REFLECTANCE = frozenset({"scl", "aot", "wvp", "visual", "tci", "cloud", "sno
 def s2_radiometry(item: Mapping[str, Any], asset_key: str, href: str, collection_id: str) -> Radiometry:
     """Scale and offset of one reflectance asset of a Sentinel-2 item, with the reason.
 
-    ``why`` begins with ``uncertain:`` where metadata contradict each other or are silent. Classes, aerosol, water
-    vapour and pictures carry no offset, whatever their metadata say (CDSE's say they do).
+    ``why`` begins with ``uncertain:`` where metadata contradict each other or are silent; then ``catalog.offsets``
+    looks at the pixels. Classes, aerosol, water vapour and pictures carry no offset, whatever their metadata say
+    (CDSE's say they do).
     """
     if asset_key.split("_")[0].removesuffix("-jp2").casefold() in NOT_REFLECTANCE:
         return Radiometry(why=f"{asset_key} is not reflectance: as stored")

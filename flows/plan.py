@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from catalog.access import access
 from catalog.lock import LockedItem, read_lock, scenes_from_lock
+from catalog.offsets import is_doubtful, settle
 from catalog.request import find
 from catalog.search import Catalog, open_catalog
 from chips.layout import Coordinate, Group, Layout, Variable
@@ -54,6 +55,8 @@ FEW_CHIPS = 8
 LABEL_PREFIX = "label:"
 """In the lock, the items of a label product stand under this prefix and the label's name."""
 M_PER_DEGREE = 111_320.0
+TOLD_DOUBTS = 5
+"""Scenes whose offset stays uncertain that are named one by one; all stand in the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
         )
         _need_some(name, source.collection, found, None if static else interval, area)
         console.say(f"{name}: {_used(found)} of {len(found)} scenes of {source.collection}")
-        locked += found
+        locked += _settled(name, found, console) if table.mission == "sentinel-2" else found
     for name, label in recipe.labels.items():
         if label.product is None:
             continue
@@ -187,6 +190,25 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
         console.say(f"label {name}: {_used(found)} tiles of {label.product}")
         locked += found
     return tuple(locked)
+
+
+def _settled(name: str, found: Sequence[LockedItem], console: Console) -> list[LockedItem]:
+    """The items with offsets decided by a look at the pixels where metadata are not sure; says what came of it."""
+    doubtful = {row.scene.id for row in found if row.status == "used" and row.scene and is_doubtful(row.scene)}
+    if not doubtful:
+        return list(found)
+    with console.stage(f"looking at the pixels of {len(doubtful)} scenes of {name} whose offset is not sure"):
+        settled = settle(found)
+    looked = [row.scene for row in settled if row.scene and row.scene.id in doubtful]
+    raw = sum(scene.radiometry.offset_dn != 0 for scene in looked if not is_doubtful(scene))
+    left = [scene for scene in looked if is_doubtful(scene)]
+    console.say(
+        f"{name}: {raw} of them are raw, {len(looked) - len(left) - raw} are shifted already, {len(left)} do not tell "
+        "and are read as their metadata say"
+    )
+    for scene in left[:TOLD_DOUBTS]:
+        console.say(f"{scene.id}: {scene.radiometry.why}", level="warning")
+    return settled
 
 
 def _new_year(year: int) -> dt.datetime:
