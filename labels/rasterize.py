@@ -34,8 +34,8 @@ class Polygons:
 
     crs: str
     """WKT."""
-    codes: NDArray[np.uint16]
-    """One for each polygon."""
+    codes: NDArray[np.unsignedinteger[Any]]
+    """One for each polygon: the code of its class (uint16), or its id (uint32)."""
     polygons: NDArray[np.int64]
     """Polygon i has the rings ``polygons[i]`` to ``polygons[i + 1]``; the first one is its shell."""
     rings: NDArray[np.int64]
@@ -67,8 +67,14 @@ class Polygons:
         )
 
 
-def pack(geometries: NDArray[np.object_], codes: NDArray[np.uint16], crs: pyproj.CRS) -> Polygons:
-    """Flat arrays from shapely polygons and multipolygons (valid, not empty), with vertices added along long edges."""
+def pack(geometries: NDArray[np.object_], codes: NDArray[np.unsignedinteger[Any]], crs: pyproj.CRS) -> Polygons:
+    """Flat arrays from shapely polygons and multipolygons (valid, not empty), with vertices added along long edges.
+
+    Args:
+        geometries: In the order they are drawn.
+        codes: One for each geometry, of any unsigned type: classes or ids. The parts of a multipolygon share its code.
+        crs: Of the geometries.
+    """
     import shapely
 
     parts, owner = shapely.get_parts(geometries, return_index=True)
@@ -120,11 +126,16 @@ def rasterize(
         polygons: In the zone of the window, see ``project``.
         window: Any rectangle of pixels; a pixel is the same in every window that has it.
         fill: Value where no polygon lies.
-        dtype: ``uint8`` or ``uint16``.
+        dtype: ``uint8`` or ``uint16`` for classes, ``uint32`` for ids.
         all_touched: Burn every pixel a polygon touches, not only those whose centre lies inside.
+
+    Raises:
+        ValueError: A code does not fit into ``dtype``: it would be drawn as another one.
     """
     from labels.burn import burn_polygons
 
+    if len(polygons) and (highest := int(polygons.codes.max())) > np.iinfo(dtype).max:
+        raise ValueError(f"code {highest} does not fit into {dtype}; take a wider type")
     out = np.full(window.shape, fill, dtype)
     box = polygons.bounds
     minx, miny, maxx, maxy = window.bounds
