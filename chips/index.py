@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import io
 import json
@@ -16,8 +17,31 @@ if TYPE_CHECKING:
     import shapely
 
 INDEX = "chips.parquet"
+COVERAGE = "coverage.json"
+"""Coverage of the whole region, by source; there where the recipe asks for it."""
 
 Status = Literal["ok", "partial", "empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageRecord:
+    """How much of a chip is seen, and how often, over all dates of a source, whether they were used or not."""
+
+    sc_pct: float | None
+    """Spatial coverage: mean over the dates of the percentage of clear pixels; None without dates."""
+    tc_pct: float | None
+    """Temporal coverage: percentage of the dates that are clear enough; None without dates."""
+    sca: str
+    """high or low."""
+    tca: str
+    """high or low."""
+    num_timesteps: int
+    num_timesteps_above: int
+    """Dates that are clear enough."""
+    num_timesteps_not_full: int
+    """Dates with any pixel that is not clear."""
+    clear_px: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Acquisition -> clear pixels: what the coverage of a region is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +58,10 @@ class SourceRecord:
     """Dates with any pixel on the chip, used or not."""
     dropped: Mapping[str, int] = field(default_factory=dict, hash=False)
     """Reason -> number of dates seen and not used."""
+    placed: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Scene used -> how its files, which have no grid, were placed by control points, and how well."""
+    coverage: CoverageRecord | None = None
+    """None where the recipe does not ask for it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dates", tuple(_utc(date) for date in self.dates))
@@ -102,6 +130,8 @@ class ChipRecord:
                     "scenes": list(source.scenes),
                     "seen": int(source.seen),
                     "dropped": {reason: int(count) for reason, count in source.dropped.items()},
+                    "placed": dict(source.placed),
+                    "coverage": None if source.coverage is None else dataclasses.asdict(source.coverage),
                 }
                 for name, source in self.sources.items()
             },
@@ -125,6 +155,8 @@ class ChipRecord:
                 scenes=tuple(source["scenes"]),
                 seen=source["seen"],
                 dropped=dict(source["dropped"]),
+                placed=dict(source["placed"]),
+                coverage=None if source["coverage"] is None else CoverageRecord(**source["coverage"]),
             )
             for name, source in found["sources"].items()
         }
@@ -139,8 +171,9 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
     """The index as GeoParquet 1.1: row i is chip i of the store. Equal records give equal bytes.
 
     Beside the plain fields there are, for a source ``s2``, the columns ``s2_clear``, ``s2_dates`` (list of UTC times),
-    ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates), and for a label ``fields`` the columns
-    ``fields_labelled`` and ``fields_shares`` (map code -> share).
+    ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates), where there is any ``s2_placed`` (map scene ->
+    how) and the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition -> pixels), and for a label ``fields`` the
+    columns ``fields_labelled`` and ``fields_shares`` (map code -> share).
 
     Args:
         records: One for every planned chip, in the order of the store.
@@ -168,6 +201,11 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
                 [s and sorted(s.dropped.items()) for s in sources], pa.map_(pa.string(), pa.int32())
             ),
         }
+        if any(s is not None and s.placed for s in sources):
+            placed = [s and sorted(s.placed.items()) for s in sources]
+            columns[f"{name}_placed"] = pa.array(placed, pa.map_(pa.string(), pa.string()))
+        if any(s is not None and s.coverage is not None for s in sources):
+            columns |= _coverage_columns(name, [None if s is None else s.coverage for s in sources])
     for name in _names(record.labels for record in records):
         labels = [record.labels.get(name) for record in records]
         columns |= {
@@ -184,6 +222,22 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd", row_group_size=32_768)
     return out.getvalue()
+
+
+def _coverage_columns(source: str, found: Sequence[CoverageRecord | None]) -> dict[str, pyarrow.Array]:
+    import pyarrow as pa
+
+    kinds = {
+        **dict.fromkeys(("sc_pct", "tc_pct"), pa.float32()),
+        **dict.fromkeys(("sca", "tca"), pa.string()),
+        **dict.fromkeys(("num_timesteps", "num_timesteps_above", "num_timesteps_not_full"), pa.int32()),
+    }
+    columns = {
+        f"{source}_{name}": pa.array([None if one is None else getattr(one, name) for one in found], kind)
+        for name, kind in kinds.items()
+    }
+    clear = [None if one is None else sorted(one.clear_px.items()) for one in found]
+    return {**columns, f"{source}_clear_px": pa.array(clear, pa.map_(pa.string(), pa.int32()))}
 
 
 def read_index(data: bytes) -> geopandas.GeoDataFrame:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from chips.index import INDEX, ChipRecord, read_table
+from chips.index import COVERAGE, INDEX, ChipRecord, read_table
 from chips.layout import LAYOUT_VERSION, STORE, Layout
 from chips.manifest import Manifest, Written, read_manifest
 from chips.metadata import shape_of
@@ -63,6 +64,8 @@ class Info:
     reasons: Mapping[str, int]
     """Why chips are empty."""
     sources: Mapping[str, SourceInfo]
+    coverage: Mapping[str, Mapping[str, Any]]
+    """How much of the region is seen, by source, where the recipe asks for it; of a published dataset."""
     files: Mapping[str, int]
     """Files beside the store and their sizes."""
     stored_bytes: int
@@ -160,9 +163,18 @@ def _info(
         status=counts.status,
         reasons=counts.reasons,
         sources=counts.sources,
+        coverage=_coverage(storage) if manifest is not None else {},
         files={} if manifest is None else {written.key: written.size for written in manifest.files},
         stored_bytes=stored.total() if manifest is None else sum(w.size for w in manifest.objects().values()),
     )
+
+
+def _coverage(storage: Storage) -> dict[str, Any]:
+    data = storage.get(COVERAGE)
+    try:
+        return {} if data is None else dict(json.loads(data))
+    except ValueError as error:
+        raise StoreError(storage.url, f"{COVERAGE} is not JSON, or is damaged: {error}") from error
 
 
 def _of_records(records: list[ChipRecord]) -> _Counts:

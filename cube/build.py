@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cube.coverage import CoverageSpec
 from cube.encoding import METRES, POWER, REFLECTANCE, Encoding, cf_attrs
 from cube.mask import MaskSpec, untold
 from cube.quality import QualityTable, quality_table, table_of_layer
@@ -78,6 +79,8 @@ class CubeRequest:
     """Backscatter: scale, speckle, borders, and by what passes are kept apart (``cube.radar.told_apart``)."""
     angle: str | None = None
     """Backscatter: band with the angle of incidence in degrees, which becomes the variable ``incidence``."""
+    coverage: CoverageSpec | None = None
+    """Count the clear pixels of every date seen, by the scene classification; they stand in the records."""
     amplitude: bool = False
     """Backscatter: the files hold amplitudes that nobody calibrated (a collection of ``cube.radar.AMPLITUDE``)."""
 
@@ -98,6 +101,11 @@ class CubeRequest:
             )
         if self.stored is not None and self.kind != "reflectance" and not self.stored.floating:
             raise ValueError(f"source {self.name}: {self.kind} is stored as float32, not {self.stored.dtype}")
+        if self.coverage is not None and (self.quality is None or self.classes.name != "scl"):
+            raise ValueError(
+                f"source {self.name}: 'coverage' is defined by the scene classification of Sentinel-2, and this source "
+                "is not masked by it; remove it"
+            )
         if self.quality in RESERVED or self.quality == self.variable:
             raise ValueError(
                 f"source {self.name}: the quality layer cannot be called '{self.quality}', which is a variable of the "
@@ -176,6 +184,8 @@ class CubeRecord:
     """Dates with any pixel on the chip."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of dates seen and not used."""
+    clear_px: Mapping[str, int] = field(default_factory=dict)
+    """Acquisition seen on the chip, used or not -> pixels that are clear by ``CubeRequest.coverage``."""
     placed: Mapping[str, str] = field(default_factory=dict)
     """Scene -> how its files, which have no grid, were placed by control points, and how well."""
 

@@ -7,9 +7,11 @@ Counts of chips add up, so a region is measured from its chips without reading i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import annotated_types
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +25,35 @@ LABEL_SETS: dict[str, frozenset[int]] = {
 }
 """Codes of the scene classification that count as clear."""
 
-SNOW, DARK = 11, 2
+SNOW, DARK, VOID = 11, 2, 0
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageSpec:
+    """Whether and how it is measured how much of a place is seen, over all its dates, also those that are not kept."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    profile: Literal["strict", "paper_a", "paper_b"] = "strict"
+    """Classes that count as clear: vegetation, bare, water and unclassified (`strict`); all but cloud shadow and cloud,
+    so void and cirrus too (`paper_a`); vegetation and bare (`paper_b`)."""
+    sc_min_pct: Annotated[float, annotated_types.Ge(0), annotated_types.Le(100)] = 70.0
+    """Percentage of clear pixels from which a date counts, and from which spatial coverage is called high."""
+    tc_min_pct: Annotated[float, annotated_types.Ge(0), annotated_types.Le(100)] = 70.0
+    """Percentage of such dates from which temporal coverage is called high."""
+    snow: bool = False
+    """Snow counts as clear as well."""
+    dark: bool = False
+    """Dark areas count as clear as well."""
+
+    @property
+    def labels(self) -> frozenset[int]:
+        """Codes of the scene classification that count as clear."""
+        return label_set(self.profile, snow=self.snow, dark=self.dark)
+
+    def of(self, counts: Counts) -> Coverage:
+        """The coverage of a chip or a region, held against the thresholds."""
+        return coverage(counts, spatial_pct=self.sc_min_pct, temporal_pct=self.tc_min_pct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +114,31 @@ def count_clear(
     return Counts(np.count_nonzero(clear, axis=(1, 2)).astype(np.int64), pixels)
 
 
-def add_counts(parts: Iterable[Counts]) -> Counts:
-    """Counts of a region from those of its chips, which have the same dates.
+def of_chip(clear_px: Mapping[str, int], pixels: int) -> Counts:
+    """Counts of one chip of so many pixels, from the clear pixels of each date that was seen there."""
+    import numpy as np
 
-    Raises:
-        ValueError: No chip, or chips of different numbers of dates.
+    return Counts(np.array([clear_px[date] for date in sorted(clear_px)], np.int64), pixels)
+
+
+def of_region(
+    chips: Sequence[Mapping[str, int]], pixels: int, labels: frozenset[int]
+) -> tuple[tuple[str, ...], Counts]:
+    """Dates seen on any chip, sorted, and the counts of all chips together over these dates.
+
+    A chip that a date has not seen is void on it, so its pixels are clear only where void counts as clear.
+
+    Args:
+        chips: For each chip the clear pixels of each date that was seen there.
+        pixels: How many pixels a chip has.
+        labels: Codes that count as clear.
     """
     import numpy as np
 
-    parts = list(parts)
-    dates = {len(part.clear) for part in parts}
-    if len(dates) != 1:
-        found = "no chip" if not dates else f"chips of {', '.join(map(str, sorted(dates)))} dates"
-        raise ValueError(f"a region is measured over the same dates of all its chips, found {found}")
-    return Counts(np.sum([part.clear for part in parts], axis=0), sum(part.pixels for part in parts))
+    dates = tuple(sorted({date for chip in chips for date in chip}))
+    unseen = pixels if VOID in labels else 0
+    clear = [sum(chip.get(date, unseen) for chip in chips) for date in dates]
+    return dates, Counts(np.array(clear, np.int64), pixels * len(chips))
 
 
 def coverage(counts: Counts, *, spatial_pct: float = 70, temporal_pct: float = 70) -> Coverage:

@@ -16,6 +16,7 @@ import shapely
 from cube.align import aligned
 from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis
 from cube.composite import best_order, fold, fold_chances, fold_classes, fold_values
+from cube.coverage import count_clear
 from cube.encoding import check_types
 from cube.load import READERS, placed
 from cube.mask import clear_mask, halo_px
@@ -55,6 +56,7 @@ class Work:
         check_types(request.encoding, request.bands, [scene for step in self.steps for scene in step.scenes])
         self._surveyed: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = []
         self._known = False
+        self._clear_px: list[dict[str, int]] = [{} for _ in self.boxes]
 
     def _near(self, steps: list[Step]) -> list[Step]:
         """Steps with a scene on the window, each with those scenes alone, in the order in which they are joined."""
@@ -157,6 +159,25 @@ class Work:
         _in_threads(one, range(len(self.boxes)))
         return out / self.request.size_px**2
 
+    def count(self, steps: Sequence[Step], layer: npt.NDArray[Any], seen: npt.NDArray[np.bool_]) -> None:
+        """Remember the clear pixels of dates on each chip that they have seen, where coverage is asked for.
+
+        Args:
+            steps: The dates.
+            layer: Scene classification, dims ``(time, y, x)``.
+            seen: Dims ``(time, chip)``.
+        """
+        spec = self.request.coverage
+        if spec is None:
+            return
+
+        def one(c: int) -> None:
+            clear = count_clear(layer[(slice(None), *self.boxes[c])], spec.labels).clear
+            for t in np.flatnonzero(seen[:, c]).tolist():
+                self._clear_px[c][steps[t].scenes[0].acquisition] = int(clear[t])
+
+        _in_threads(one, range(len(self.boxes)))
+
     def slices(self, n: int, bytes_per_px: int) -> Iterator[slice]:
         """Cuts n times or bands into runs that stay inside the budget, at least one in each."""
         run = max(1, BUDGET_BYTES // (self.px * bytes_per_px))
@@ -236,7 +257,8 @@ class Work:
             count = self.data.arrays["count"][row]
             clear = (count > 0).mean(axis=(1, 2))
             self.data.arrays["clear"][row] = clear
-            self.data.records[row] = tallies[c].record(float(clear.mean()), self._names(tallies[c].steps, c))
+            found = tallies[c].record(float(clear.mean()), self._names(tallies[c].steps, c))
+            self.data.records[row] = replace(found, clear_px=self._clear_px[c])
         self._scale()
 
     def _scale(self) -> None:
@@ -281,6 +303,7 @@ class Work:
             for t, step in enumerate(steps):
                 tally.add(step, bool(seen[t, c]), bool(keep[t, c]), enough=False)
         if layer is not None:
+            self.count(steps, layer, seen)
             # The layer tells why a pixel is void, so it is folded over the dates that were dropped as well.
             self._fold_classes(layer, clear, there, keep, slot)
         del layer, there
@@ -415,7 +438,8 @@ class Work:
                 tally.add(step, bool(seen[t, c] or used[t, c]), bool(used[t, c]), bool(enough))
             clear_share = self.data.arrays["clear"][row]
             mean = float(np.nanmean(clear_share)) if cursor[c] else 0.0
-            self.data.records[row] = tally.record(mean, self._names(tally.steps, c))
+            found = tally.record(mean, self._names(tally.steps, c))
+            self.data.records[row] = replace(found, clear_px=self._clear_px[c])
         self._scale()
 
     def _survey(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
@@ -434,6 +458,7 @@ class Work:
                 layer, clear, there = self.read_classes(self.steps[part])
                 seen[part] = self.shares(there) > 0
                 share[part] = self.shares(clear)
+                self.count(self.steps[part], layer, seen[part])
                 if self._known:
                     self._surveyed.append((layer, clear))
             else:

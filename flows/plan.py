@@ -336,6 +336,7 @@ def _request(
         periods=spans,
         orbits=orbits,
         resampling=() if source.resampling is None else tuple((band, source.resampling) for band in source.band_names),
+        coverage=source.coverage,
         apply_mask=source.apply_mask,
         reader=recipe.reader,
         stored=_encoding(name, source, scenes) if table.variable == "reflectance" else None,

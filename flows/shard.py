@@ -14,6 +14,7 @@ from chips.index import ChipRecord, LabelRecord, SourceRecord
 from chips.write import BuildRef, write_shard
 from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, window_px
 from curate.errors import ReadError
+from flows.coverage import chip_coverage
 from labels.read import LabelSource, class_shares
 from tiling.grid import centres
 
@@ -147,14 +148,23 @@ def _records(
                 y0=maxy,
                 lon=float(lon[index]),
                 lat=float(lat[index]),
-                sources={
-                    name: SourceRecord(found.clear, found.dates, found.scenes, found.seen, found.dropped)
-                    for name, found in sources.items()
-                },
+                sources={request.name: _source_record(request, sources[request.name]) for request in work.requests},
                 labels={label.name: _label_record(arrays["label", label.name][index], label) for label in work.labels},
             )
         )
     return tuple(records)
+
+
+def _source_record(request: CubeRequest, found: CubeRecord) -> SourceRecord:
+    return SourceRecord(
+        clear=found.clear,
+        dates=found.dates,
+        scenes=found.scenes,
+        seen=found.seen,
+        dropped=found.dropped,
+        placed=found.placed,
+        coverage=chip_coverage(request, found),
+    )
 
 
 def _label_record(pixels: npt.NDArray[Any], label: LabelSource) -> LabelRecord:

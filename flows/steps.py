@@ -318,9 +318,10 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
 
 def finish(prepared: Prepared, console: Console) -> None:
     """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
-    from chips.index import INDEX, index_bytes
+    from chips.index import COVERAGE, INDEX, index_bytes
     from chips.publish import publish
     from chips.write import journal
+    from flows.coverage import region_coverage
     from tiling.grid import footprints
 
     plan = prepared.plan
@@ -329,7 +330,10 @@ def finish(prepared: Prepared, console: Console) -> None:
         index = index_bytes(records, list(footprints(plan.chips)))
         series = [request.name for request in plan.requests if request.time is not None and request.time.series]
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
-        publish(prepared.build, records, {INDEX: index}, trim=steps)
+        files = {INDEX: index}
+        if (found := region_coverage(plan.requests, records)) is not None:
+            files[COVERAGE] = found
+        publish(prepared.build, records, files, trim=steps)
 
 
 def check(dataset: str, console: Console) -> CheckReport:

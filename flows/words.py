@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiling.split import BUFFER, SPLITS
 
@@ -27,6 +27,17 @@ def split_shares(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {splits[name]} ({splits[name] / total:.0%})" for name in named)
 
 
+def _covered(found: Mapping[str, Any]) -> str:
+    """``coverage SC 81.9 % (high), TC 78.9 % (high): 30 of 38 dates reach 70 %, profile strict``."""
+    if not found["num_timesteps"]:
+        return "coverage: no date was seen"
+    return (
+        f"coverage SC {found['sc_pct']:.1f} % ({found['sca']}), TC {found['tc_pct']:.1f} % ({found['tca']}): "
+        f"{found['num_timesteps_above']} of {found['num_timesteps']} dates reach {found['sc_min_pct']:g} %, profile "
+        f"{found['profile']}"
+    )
+
+
 def describe(info: Info) -> str:
     """What lies in a folder: state, chips, arrays, sources, size."""
     lines = [f"{info.url}: {info.summary}"]
@@ -45,6 +56,8 @@ def describe(info: Info) -> str:
             lines.append(f"  {name:<8} {source.scenes} scenes, {span}, {source.clear:.0%} clear")
         else:
             lines.append(f"  {name:<8} {source.scenes} scenes")
+    for name, found in info.coverage.items():
+        lines.append(f"  {name:<8} {_covered(found)}")
     ratio = f", {info.ratio:.1f} times less than raw" if info.ratio else ""
     lines.append(f"  size     {human(info.stored_bytes)}{ratio}; curate {info.curate or '(unpublished)'}")
     return "\n".join(lines)

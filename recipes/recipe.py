@@ -18,6 +18,7 @@ from catalog.collections import Collection, canonical_band, collection
 from catalog.describe import DescribeSpec, described
 from catalog.request import SearchSpec
 from cube.align import CoregisterSpec
+from cube.coverage import CoverageSpec
 from cube.mask import MaskSpec, which_layer
 from cube.quality import QualityTable
 from cube.radar import RadarSpec
@@ -65,6 +66,8 @@ class SourceSpec(Model):
     """Which dates of a chip are good enough."""
     coregister: CoregisterSpec | None = None
     """Measure how far acquisitions lie off and undo it, all bands and the mask with one resample."""
+    coverage: CoverageSpec | None = None
+    """Sentinel-2: measure how much of each chip and of the region is seen, and how often (SC and TC)."""
     apply_mask: bool = False
     """For `series` and `single`: void the hidden pixels. By default the mask is only the layer beside them."""
     terrain: TerrainSpec = TerrainSpec()
@@ -112,6 +115,12 @@ class SourceSpec(Model):
             raise ValueError(
                 f"coregister.reference is {self.coregister.reference!r}; wanted 'composite' or 'clearest' "
                 "(another source as the reference is measured by benchmarks/align.py, but not undone yet)"
+            )
+        layer = self.mask_layer[1]
+        if self.coverage is not None and (layer is None or layer.name != "scl"):
+            raise ValueError(
+                "'coverage' is defined by the scene classification of Sentinel-2 (scl), and this source is not masked "
+                "by it; remove it"
             )
         if self.table.kind == "classes":
             raise ValueError(f"{self.collection} is a land-cover product; ask for it under 'labels', not 'sources'")

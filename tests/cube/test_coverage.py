@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cube.coverage import Counts, add_counts, count_clear, coverage, label_set
+from cube.coverage import Counts, CoverageSpec, count_clear, coverage, label_set, of_chip, of_region
 
 SERIES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(4), st.just(6)), elements=st.integers(0, 11))
 
@@ -27,7 +27,9 @@ def test_the_published_examples_come_out(sc: float, above: int, tc: float, spati
         share[:above] = sc * 38 / above
     assert (share[:above] >= 70).all()
     assert (share[above:] < 70).all()
-    found = coverage(Counts(np.rint(share * 1000).astype(np.int64), 100_000))
+    counts = Counts(np.rint(share * 1000).astype(np.int64), 100_000)
+    found = coverage(counts)
+    assert CoverageSpec(profile="paper_a").of(counts) == found, "the recipe's thresholds are those published"
     assert found.spatial_pct == pytest.approx(sc, abs=0.005)
     assert round(found.temporal_pct, 2) == tc
     assert (found.spatial, found.temporal) == (spatial, temporal)
@@ -58,20 +60,30 @@ def test_only_pixels_inside_the_boundary_count(scl: np.ndarray, inside: np.ndarr
     assert counts.clear.tolist() == np.isin(scl[:, inside], [4, 5, 6, 7]).sum(axis=1).tolist()
 
 
-@given(SERIES)
-def test_a_region_is_the_sum_of_its_chips(scl: np.ndarray) -> None:
-    whole = count_clear(scl)
-    parts = add_counts([count_clear(scl[:, :, :2]), count_clear(scl[:, :, 2:])])
-    assert parts.pixels == whole.pixels
-    assert parts.clear.tolist() == whole.clear.tolist()
-    assert coverage(parts) == coverage(whole)
+@given(SERIES, st.sampled_from(["paper_a", "paper_b", "strict"]), st.data())
+def test_a_region_counts_a_date_that_a_chip_has_not_seen_as_void_there(
+    scl: np.ndarray, name: str, data: st.DataObject
+) -> None:
+    labels = label_set(name)
+    halves = [scl[:, :, :3], scl[:, :, 3:]]
+    for half in halves:
+        half[data.draw(hnp.arrays(bool, len(scl)))] = 0
+    seen = [[t for t in range(len(scl)) if half[t].any()] for half in halves]
+    chips = [
+        {f"S2_{t}": int(count_clear(half, labels).clear[t]) for t in dates}
+        for half, dates in zip(halves, seen, strict=True)
+    ]
+    dates, counts = of_region(chips, 12, labels)
+    both = sorted({*seen[0], *seen[1]})
+    assert list(dates) == [f"S2_{t}" for t in both]
+    assert counts.pixels == 24
+    assert counts.clear.tolist() == count_clear(scl[both], labels).clear.tolist()
+    alone = of_chip(chips[0], 12)
+    assert (alone.clear.tolist(), alone.pixels) == (count_clear(halves[0][seen[0]], labels).clear.tolist(), 12)
 
 
-def test_no_dates_are_no_coverage_and_chips_of_other_dates_are_refused() -> None:
+def test_no_dates_are_no_coverage() -> None:
     nothing = coverage(count_clear(np.zeros((0, 2, 2), np.uint8)))
     assert np.isnan(nothing.spatial_pct)
     assert (nothing.spatial, nothing.temporal, nothing.num_timesteps) == ("low", "low", 0)
-    with pytest.raises(ValueError, match="2, 3 dates"):
-        add_counts([Counts(np.zeros(2, np.int64), 4), Counts(np.zeros(3, np.int64), 4)])
-    with pytest.raises(ValueError, match="no chip"):
-        add_counts([])
+    assert of_region([{}, {}], 4, label_set())[1].clear.tolist() == []
