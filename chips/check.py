@@ -125,8 +125,8 @@ class _Seen:
                 self.classes[variable.name] = {}
 
     def is_label(self, variable: Variable) -> bool:
-        """Whether the classes of a variable are counted: a label stands in the index and has no time."""
-        return variable.name in self.labels and variable.dims == ("y", "x")
+        """Whether the classes of a variable are counted: those of a label's class mask."""
+        return variable.name in self.labels and variable.dims == ("y", "x") and variable.attrs.get("kind") == "classes"
 
     def add(self, variable: Variable, where: tuple[slice, ...], block: npt.NDArray[Any]) -> None:
         """Take in the values of one object."""
@@ -334,7 +334,11 @@ def _check_pixels(layout: Layout, seen: _Seen, table: geopandas.GeoDataFrame) ->
             there[:, sources.index(group)] |= filled.any(axis=1)
     if sources:
         counts = there.sum(axis=1)
-        found = np.select([counts == len(sources), counts > 0], ["ok", "partial"], "empty")
+        enough = np.ones(len(table), dtype=bool)
+        for label in seen.labels:
+            if f"{label}_reason" in table:
+                enough &= table[f"{label}_reason"].fillna("").eq("").to_numpy()
+        found = np.select([(counts == len(sources)) & enough, counts > 0], ["ok", "partial"], "empty")
         says = table["status"].to_numpy()
         wrong = np.flatnonzero(found != says)
         yield from _some(
@@ -345,6 +349,9 @@ def _check_pixels(layout: Layout, seen: _Seen, table: geopandas.GeoDataFrame) ->
             yield "no chip of the dataset has a pixel"
     for group in sources:
         yield from _check_source(layout, group, seen, table)
+    for label in sorted(seen.labels):
+        if not table[f"{label}_labelled"].fillna(0).gt(0).any():
+            yield f"label {label} tells nothing in any chip"
     for variable in layout.variables:
         if seen.is_label(variable):
             yield from _check_label(variable, seen.classes[variable.name], table)
@@ -396,8 +403,6 @@ def _check_label(
     import numpy as np
 
     name, pixels = variable.name, int(np.prod(variable.shape))
-    if not any(classes.values()):
-        yield f"label {name} has no labelled pixel in any chip"
     wrong = []
     rows = zip(table["chip"], table[f"{name}_shares"], table[f"{name}_labelled"], strict=True)
     for row, (chip, shares, labelled) in enumerate(rows):

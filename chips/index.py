@@ -75,7 +75,18 @@ class LabelRecord:
     shares: Mapping[int, float] = field(default_factory=dict, hash=False)
     """Class code -> share of the chip's pixels; the ignore value is not a class."""
     labelled: float = 0.0
-    """Share of the chip's pixels that have a class."""
+    """Share of the chip's pixels that have a class, or whatever else the label tells."""
+    values: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """What else was counted or measured: agreement, changed share, number of instances."""
+    classes: tuple[int, ...] = ()
+    """Codes that hold for the chip as a whole, where the label says so."""
+    text: str = ""
+    """Words about the chip, where the label gives them."""
+    reason: str = ""
+    """Why the chip has less of this label than was asked for; an empty string when it has enough."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(int(code) for code in self.classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,10 @@ class ChipRecord:
                     # JSON keys are text; pairs keep the codes numbers.
                     "shares": [[int(code), float(share)] for code, share in sorted(label.shares.items())],
                     "labelled": float(label.labelled),
+                    "values": {what: float(value) for what, value in sorted(label.values.items())},
+                    "classes": list(label.classes),
+                    "text": label.text,
+                    "reason": label.reason,
                 }
                 for name, label in self.labels.items()
             },
@@ -161,8 +176,7 @@ class ChipRecord:
             for name, source in found["sources"].items()
         }
         labels = {
-            name: LabelRecord(shares=dict(label["shares"]), labelled=label["labelled"])
-            for name, label in found["labels"].items()
+            name: LabelRecord(**{**label, "shares": dict(label["shares"])}) for name, label in found["labels"].items()
         }
         return cls(**{**found, "sources": sources, "labels": labels})
 
@@ -172,8 +186,9 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
 
     Beside the plain fields there are, for a source ``s2``, the columns ``s2_clear``, ``s2_dates`` (list of UTC times),
     ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates), where there is any ``s2_placed`` (map scene ->
-    how) and the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition -> pixels), and for a label ``fields`` the
-    columns ``fields_labelled`` and ``fields_shares`` (map code -> share).
+    how) and the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition -> pixels). For a label ``fields`` the
+    columns are ``fields_labelled`` and ``fields_shares`` (map code -> share), and where it has them ``fields_values``
+    (map what -> number), ``fields_classes`` (list of codes), ``fields_text`` and ``fields_reason``.
 
     Args:
         records: One for every planned chip, in the order of the store.
@@ -214,6 +229,15 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
                 [v and sorted(v.shares.items()) for v in labels], pa.map_(pa.int32(), pa.float32())
             ),
         }
+        # Only the columns that a label has something to say in.
+        if any(v and v.values for v in labels):
+            pairs = [v and sorted(v.values.items()) for v in labels]
+            columns[f"{name}_values"] = pa.array(pairs, pa.map_(pa.string(), pa.float64()))
+        if any(v and v.classes for v in labels):
+            columns[f"{name}_classes"] = pa.array([v and v.classes for v in labels], pa.list_(pa.int32()))
+        for column in ("text", "reason"):
+            if any(v and getattr(v, column) for v in labels):
+                columns[f"{name}_{column}"] = pa.array([v and getattr(v, column) for v in labels], pa.string())
     corners = shapely.bounds(outlines).reshape(-1, 4)
     sides = ("xmin", "ymin", "xmax", "ymax")
     columns["bbox"] = pa.StructArray.from_arrays([pa.array(corners[:, i]) for i in range(4)], list(sides))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
@@ -410,26 +409,15 @@ def fill(data: CubeData, request: CubeRequest, scenes: Sequence[Scene], window: 
 
 def window_at(window: Window, request: CubeRequest) -> Window:
     """The same window in the pixels of a source: same ground, same chips, its own resolution."""
-    if math.isclose(window.resolution_m, request.resolution_m, rel_tol=1e-12):
-        return window
     side_m = request.size_px * request.resolution_m
-
-    def own(px: int) -> int:
-        """A length in pixels of the window, always whole chips, in pixels of the source."""
+    for px in window.shape:
         chips = px * window.resolution_m / side_m
         if not math.isclose(chips, round(chips), rel_tol=1e-9, abs_tol=1e-9):
             raise ValueError(
                 f"source {request.name}: its chips of {request.size_px} px at {request.resolution_m:g} m do not fit "
                 "those of the grid; wanted the same side in metres"
             )
-        return round(chips) * request.size_px
-
-    return dataclasses.replace(
-        window,
-        resolution_m=request.resolution_m,
-        shape=(own(window.shape[0]), own(window.shape[1])),
-        corners=tuple((own(y), own(x)) for y, x in window.corners),
-    )
+    return window.at(request.resolution_m)
 
 
 def window_px(

@@ -158,9 +158,7 @@ def derive(elevation: npt.NDArray[np.float32], name: str, resolution_m: float, h
     for row in range(0, rows, STRIPE):
         last = min(row + STRIPE, rows)
         z = elevation[row : last + 2 * reach].astype(np.float64)
-        nine = [
-            z[y * reach : y * reach + last - row, x * reach : x * reach + cols] for y in range(3) for x in range(3)
-        ]
+        nine = [z[y * reach : y * reach + last - row, x * reach : x * reach + cols] for y in range(3) for x in range(3)]
         out[row:last] = formula(nine, reach * resolution_m)
     if derived.measure == "aspect":
         out[out >= 360] = 0  # what rounds up to a full turn

@@ -48,6 +48,11 @@ class Interval:
     def __contains__(self, moment: dt.datetime) -> bool:
         return self.start <= moment < self.end
 
+    @property
+    def years(self) -> tuple[int, int]:
+        """The first and the last year that it touches."""
+        return self.start.year, (self.end - dt.timedelta(microseconds=1)).year
+
 
 def _moment(text: str) -> dt.datetime:
     try:

@@ -12,13 +12,11 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from catalog.access import access
 from catalog.lock import LockedItem, read_lock, scenes_from_lock
 from catalog.offsets import is_doubtful, settle
 from catalog.request import find
@@ -33,8 +31,8 @@ from curate import __version__
 from curate.errors import AoiError, CatalogError, RecipeError
 from flows.alignment import moved
 from flows.console import Console
-from labels.read import LabelSource, open_label
-from labels.spec import LabelSpec
+from flows.labelling import PREFIX, Labels, bytes_per_chip, layout_of, open_labels
+from labels.spec import ProductLabel
 from recipes.recipe import Recipe, SourceSpec
 from tiling.aoi import Aoi
 from tiling.grid import Chip, lay_chips
@@ -52,8 +50,6 @@ file that windows share are decoded so often that the same build costs half as m
 """
 FEW_CHIPS = 8
 """The shard of an area of few chips is rounded up to this, so that it divides into Zarr shards."""
-LABEL_PREFIX = "label:"
-"""In the lock, the items of a label product stand under this prefix and the label's name."""
 M_PER_DEGREE = 111_320.0
 TOLD_DOUBTS = 5
 """Scenes whose offset stays uncertain that are named one by one; all stand in the lock."""
@@ -93,7 +89,7 @@ class Plan:
     requests: tuple[CubeRequest, ...]
     scenes: Mapping[str, tuple[Scene, ...]]
     """Scenes of each source, by its name."""
-    labels: tuple[LabelSource, ...]
+    labels: Labels
     lock: bytes
     """The lock that all this was planned from, as it is stored."""
     locked: tuple[LockedItem, ...]
@@ -174,12 +170,12 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
         console.say(f"{name}: {_used(found)} of {len(found)} scenes of {source.collection}")
         locked += _settled(name, found, console) if table.mission == "sentinel-2" else found
     for name, label in recipe.labels.items():
-        if label.product is None:
+        if not isinstance(label, ProductLabel):
             continue
         year = None if label.year is None else Interval(_new_year(label.year), _new_year(label.year + 1))
         found = find(
             catalog(label.catalog),
-            source=LABEL_PREFIX + name,
+            source=PREFIX + name,
             collection=label.product,
             bands=_product_bands(label.product),
             aoi_geometry=area.search_geometry(),
@@ -257,10 +253,7 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
         )
     except ValueError as error:  # options that only the scenes show to be impossible
         raise RecipeError("recipe", (str(error),)) from error
-    labels = tuple(
-        _open_label(label, spec, recipe, area, scenes_from_lock(locked, LABEL_PREFIX + label))
-        for label, spec in recipe.labels.items()
-    )
+    labels = open_labels(recipe, aoi=area.aoi, chips=area.chips, locked=locked)
     per_shard = _per_shard(recipe, requests, labels, len(area.chips))
     shards = lay_shards(area.chips, per_shard)
     position = {chip: index for index, chip in enumerate(area.chips)}
@@ -280,33 +273,6 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
         alignment=alignment,
         layout=_layout(name, recipe, requests, scenes, labels, len(order), per_shard),
     )
-
-
-def _open_label(name: str, spec: LabelSpec, recipe: Recipe, area: Area, tiles: Sequence[Scene]) -> LabelSource:
-    return open_label(
-        name,
-        _located(spec, recipe),
-        aoi=area.aoi,
-        rasters=tuple(tile.assets[0].href for tile in tiles),
-        margin_m=1.5 * area.chips[0].size_m,
-        reach=partial(access, signing=tiles[0].signing) if tiles else None,
-    )
-
-
-def _located(spec: LabelSpec, recipe: Recipe) -> LabelSpec:
-    """A label's spec with absolute paths."""
-    changes: dict[str, Any] = {}
-    for field in ("vector", "legend"):
-        if (value := getattr(spec, field)) is not None:
-            changes[field] = _absolute(value, recipe)
-    if spec.raster is not None:
-        paths = (spec.raster,) if isinstance(spec.raster, str) else spec.raster
-        changes["raster"] = tuple(_absolute(path, recipe) for path in paths)
-    return dataclasses.replace(spec, **changes)
-
-
-def _absolute(path: str, recipe: Recipe) -> str:
-    return path if "://" in path else str((recipe.base / path).absolute())
 
 
 def _request(
@@ -358,18 +324,18 @@ def _encoding(name: str, source: SourceSpec, scenes: Sequence[Scene]) -> Encodin
     return encoding_of(name, bands)
 
 
-def _per_shard(recipe: Recipe, requests: Sequence[CubeRequest], labels: Sequence[LabelSource], n_chips: int) -> int:
+def _per_shard(recipe: Recipe, requests: Sequence[CubeRequest], labels: Labels, n_chips: int) -> int:
     asked, side = recipe.store.shard_chips, recipe.grid.side_px
     if asked != "auto":
         return asked
-    fitting = auto_per_shard(side, _bytes_per_chip(requests, labels, side), SHARD_BUDGET_BYTES)
+    size = _bytes_per_chip(requests) + bytes_per_chip(labels, side, recipe.grid.resolution_m)
+    fitting = auto_per_shard(side, size, SHARD_BUDGET_BYTES)
     # A Zarr shard has an index entry for every chip it has room for: no more room than a small area needs.
     return min(fitting, -(-n_chips // FEW_CHIPS) * FEW_CHIPS)
 
 
-def _bytes_per_chip(requests: Sequence[CubeRequest], labels: Sequence[LabelSource], side_px: int) -> int:
+def _bytes_per_chip(requests: Sequence[CubeRequest]) -> int:
     arrays = [(variable.shape, variable.dtype) for request in requests for variable in variables(request)]
-    arrays += [((side_px, side_px), label.dtype) for label in labels]
     return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays)
 
 
@@ -378,7 +344,7 @@ def _layout(
     recipe: Recipe,
     requests: Sequence[CubeRequest],
     scenes: Mapping[str, Sequence[Scene]],
-    labels: Sequence[LabelSource],
+    labels: Labels,
     n_chips: int,
     shard_chips: int,
 ) -> Layout:
@@ -409,21 +375,9 @@ def _layout(
             )
             for variable in variables(request)
         ]
-    if labels:
-        groups.append(Group(name="label", attrs={"resolution_m": recipe.grid.resolution_m}, coords=()))
-    for label in labels:
-        arrays.append(
-            Variable(
-                group="label",
-                name=label.name,
-                dims=("y", "x"),
-                shape=(side, side),
-                dtype=label.dtype,
-                fill=label.ignore,
-                attrs=dict(label.attrs),
-                void=True,
-            )
-        )
+    told = layout_of(labels, recipe.grid.side_m, recipe.grid.resolution_m)
+    groups += told[0]
+    arrays += told[1]
     return Layout(
         groups=tuple(groups),
         variables=tuple(arrays),

@@ -15,7 +15,7 @@ from chips.write import BuildRef, write_shard
 from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, window_px
 from curate.errors import ReadError
 from flows.coverage import chip_coverage
-from labels.read import LabelSource, class_shares
+from flows.labelling import Labels, label_shard
 from tiling.grid import centres
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 READ_BUDGET_BYTES = 512 * 2**20
 """Memory that reading and folding one window may take, besides the arrays of the shard."""
-LABEL_WINDOW_PX = 4096 * 4096
-"""Largest window that is labelled at once: one byte a pixel, or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Work:
     build: BuildRef
     requests: tuple[CubeRequest, ...]
     scenes: Mapping[str, tuple[Scene, ...]]
-    labels: tuple[LabelSource, ...]
+    labels: Labels
     cover: npt.NDArray[np.float64]
     split: npt.NDArray[np.object_]
     skip_unreadable: bool = False
@@ -78,9 +76,8 @@ def build_shard(work: Work, shard: Shard) -> ShardData:
         cube = _cube(request, work.scenes[request.name], shard, skip_unreadable=work.skip_unreadable)
         cubes[request.name] = cube
         arrays |= {(request.name, name): array for name, array in cube.arrays.items()}
-    for label in work.labels:
-        arrays["label", label.name] = _label(label, shard)
-    return ShardData(arrays, _records(work, shard, cubes, arrays))
+    drawn, told = label_shard(work.labels, shard)
+    return ShardData(arrays | drawn, _records(work, shard, cubes, told))
 
 
 def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_unreadable: bool) -> CubeData:
@@ -113,25 +110,14 @@ def build_and_write(work: Work, shard: Shard) -> ShardDone:
     return ShardDone(shard.ordinal, len(shard.chips))
 
 
-def _label(label: LabelSource, shard: Shard) -> npt.NDArray[Any]:
-    """Class codes (chip, y, x) of a shard; the label's ignore value where there is no class."""
-    side = shard.chips[0].size_px
-    out = np.full((len(shard.chips), side, side), label.ignore, dtype=label.dtype)
-    for window in shard.windows(LABEL_WINDOW_PX):
-        drawn = label.render(window)
-        for chip, (y, x) in zip(window.chips, window.corners, strict=True):
-            out[chip] = drawn[y : y + side, x : x + side]
-    return out
-
-
 def _records(
-    work: Work, shard: Shard, cubes: Mapping[str, CubeData], arrays: Mapping[tuple[str, str], npt.NDArray[Any]]
+    work: Work, shard: Shard, cubes: Mapping[str, CubeData], labels: Sequence[Mapping[str, LabelRecord]]
 ) -> tuple[ChipRecord, ...]:
     lon, lat = centres(shard.chips)
     records = []
     for index, chip in enumerate(shard.chips):
         sources = {name: cube.records[index] for name, cube in cubes.items()}
-        status, reason = _status(work.requests, sources)
+        status, reason = _status(work.requests, sources, labels[index])
         minx, _, _, maxy = chip.bounds
         records.append(
             ChipRecord(
@@ -149,7 +135,7 @@ def _records(
                 lon=float(lon[index]),
                 lat=float(lat[index]),
                 sources={request.name: _source_record(request, sources[request.name]) for request in work.requests},
-                labels={label.name: _label_record(arrays["label", label.name][index], label) for label in work.labels},
+                labels=labels[index],
             )
         )
     return tuple(records)
@@ -167,13 +153,9 @@ def _source_record(request: CubeRequest, found: CubeRecord) -> SourceRecord:
     )
 
 
-def _label_record(pixels: npt.NDArray[Any], label: LabelSource) -> LabelRecord:
-    shares = class_shares(pixels, label)
-    return LabelRecord(shares=shares, labelled=sum(shares.values()))
-
-
-def _status(requests: Sequence[CubeRequest], sources: Mapping[str, CubeRecord]) -> tuple[Any, str]:
-    """ok when every source has pixels, partial when some have, empty when none has; and why."""
+def _status(
+    requests: Sequence[CubeRequest], sources: Mapping[str, CubeRecord], labels: Mapping[str, LabelRecord]
+) -> tuple[Any, str]:
     missing = {}
     for request in requests:
         found = sources[request.name]
@@ -182,6 +164,7 @@ def _status(requests: Sequence[CubeRequest], sources: Mapping[str, CubeRecord]) 
         dropped = ", ".join(f"{count} {why}" for why, count in sorted(found.dropped.items()))
         seen = f"{found.seen} dates seen" if found.seen else "no scene has a pixel here"
         missing[request.name] = f"{request.name}: {seen}{': ' + dropped if dropped else ''}"
-    if not missing:
+    wanting = [f"label {name}: {label.reason}" for name, label in labels.items() if label.reason]
+    if not missing and not wanting:
         return "ok", ""
-    return ("empty" if len(missing) == len(requests) else "partial"), "; ".join(missing.values())
+    return ("empty" if len(missing) == len(requests) else "partial"), "; ".join([*missing.values(), *wanting])

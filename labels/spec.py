@@ -1,13 +1,15 @@
 """What the user says about one label. Light on purpose: recipes import it, so nothing here opens a file.
 
-A label has exactly one origin (`vector`, `raster` or `product`), and an option that its origin does not know is
-refused: an option that is silently without effect is worse than an error.
+Each kind of label is a class of its own with its own options, told apart by the key that names its origin (``vector``,
+``raster``, ``product`` …). So an option that a kind does not know cannot be given: an option that is silently without
+effect is worse than an error.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
@@ -21,74 +23,40 @@ Code = Annotated[int, Ge(0), Le(MAX_CODE)]
 ClassValue = str | int
 """A value of the class column: text or a whole number; ``3``, ``3.0`` and ``"3"`` mean the same."""
 
-VECTOR_ONLY = ("attribute", "classes", "layer", "all_touched", "order", "background")
-PRODUCT_ONLY = ("year", "catalog")
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass(frozen=True, slots=True)
-class LabelSpec:
-    """Where one label comes from and how it is drawn: exactly one of ``vector``, ``raster`` and ``product``."""
+class VectorLabel:
+    """Polygons of a vector file as classes."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    paths: ClassVar[tuple[str, ...]] = ("vector", "legend")
 
-    vector: str | None = None
+    vector: str
     """Path of a vector file (GeoJSON, GeoPackage, GeoParquet, Shapefile, OSM PBF …): its polygons are the label."""
-    raster: str | tuple[str, ...] | None = None
-    """Path, glob or list of them: class rasters on any grid and CRS. Where they overlap the first valid wins."""
-    product: str | None = None
-    """A land-cover product known by name and found through STAC: `esa-worldcover`, `io-lulc-annual-v02` …"""
     attribute: str | None = None
-    """Vector: the column that holds the class. Without it every polygon is class 1."""
+    """The column that holds the class. Without it every polygon is class 1."""
     classes: Mapping[ClassValue, Code | None] | None = None
-    """Vector: value of the class column to code, or to null to leave it unlabelled; `'*'` stands for all values not
+    """Value of the class column to code, or to null to leave it unlabelled; `'*'` stands for all values not
     listed. Without it the sorted values of the whole file become 1, 2, 3 …"""
     layer: str | None = None
-    """Vector: layer of the file, needed when it has several (OSM PBF: `multipolygons`)."""
+    """Layer of the file, needed when it has several (OSM PBF: `multipolygons`)."""
     all_touched: bool = False
-    """Vector: burn every pixel that a polygon touches, not only those whose centre lies inside."""
+    """Burn every pixel that a polygon touches, not only those whose centre lies inside."""
     order: Literal["file", "small_on_top"] | tuple[ClassValue, ...] = "file"
-    """Vector: what lies on top where polygons overlap: the later in the file, the smaller, or the later class."""
+    """What lies on top where polygons overlap: the later in the file, the smaller, or the later class."""
     background: Code | None = None
-    """Vector: code where no polygon lies. Without it such pixels are unlabelled (`ignore`)."""
+    """Code where no polygon lies. Without it such pixels are unlabelled (`ignore`)."""
     ignore: Code | None = None
     """Value of unlabelled pixels, never a class. Without it 255, or 65535 when a code exceeds 254."""
     legend: str | None = None
     """CSV file with the columns code, name and color: what the codes mean."""
-    nodata: int | None = None
-    """Raster, product: value that means "no label" in the files, instead of what they say themselves."""
-    year: int | None = None
-    """Product: the year of the map. Without it the newest one we know of; years are never mixed in one label."""
-    catalog: str | None = None
-    """Product: STAC API or static catalog to find it in, instead of the build's own."""
+    min_labelled: Share = 0.0
+    """Share of a chip that should have a class; chips with less are `partial`, and the index says why."""
 
     def __post_init__(self) -> None:
-        origins = [name for name in ("vector", "raster", "product") if getattr(self, name) is not None]
-        if len(origins) != 1:
-            found = " and ".join(origins) or "none"
-            raise ValueError(f"a label needs exactly one of vector, raster and product, found {found}")
-        origin = origins[0]
-        if getattr(self, origin) in ("", ()):
-            raise ValueError(f"{origin} is empty: name a file or product")
-        for name in VECTOR_ONLY if origin != "vector" else ():
-            # A default written out (`all_touched: false` on a raster) asks for nothing, so it does no harm.
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise ValueError(f"{name} is an option of vector labels; this label is a {origin}")
-        for name in PRODUCT_ONLY if origin != "product" else ():
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is an option of product labels; this label is a {origin}")
-        if origin == "vector":
-            self._check_vector()
-        if self.product is not None and self.product not in PRODUCTS:
-            raise ValueError(f"product {self.product!r} is not known; known are {', '.join(sorted(PRODUCTS))}")
-        if self.product is not None and self.legend is not None:
-            raise ValueError(f"product {self.product} brings its own legend; leave legend out, or use raster")
-        if self.product is not None and self.year is None:
-            # Written into the spec, so that the recipe beside the store says which map it was.
-            object.__setattr__(self, "year", PRODUCTS[self.product].years[-1])
-
-    def _check_vector(self) -> None:
-        if self.nodata is not None:
-            raise ValueError("nodata is an option of raster and product labels; a vector has none, see background")
+        _need_a_name(self, "vector")
         if self.attribute is None and self.classes is not None:
             raise ValueError("classes maps the values of a column: name it with attribute")
         if self.classes is not None and not self.classes:
@@ -101,3 +69,89 @@ class LabelSpec:
             raise ValueError(f"ignore {self.ignore} is also the code of a class; unlabelled pixels need their own")
         if self.ignore == self.background:
             raise ValueError(f"background and ignore are both {self.ignore}; leave background out to ignore those")
+
+
+@dataclass(frozen=True, slots=True)
+class RasterLabel:
+    """Class rasters of the user's own, on any grid and CRS."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    paths: ClassVar[tuple[str, ...]] = ("raster", "legend")
+
+    raster: str | tuple[str, ...]
+    """Path, glob or list of them. Where files overlap the first valid pixel wins."""
+    legend: str | None = None
+    """CSV file with the columns code, name and color: what the codes mean."""
+    nodata: int | None = None
+    """Value that means "no label" in the files, instead of what they say themselves."""
+    ignore: Code | None = None
+    """Value of unlabelled pixels, never a class. Without it 255, or 65535 when a code exceeds 254."""
+    min_labelled: Share = 0.0
+    """Share of a chip that should have a class; chips with less are `partial`, and the index says why."""
+
+    def __post_init__(self) -> None:
+        _need_a_name(self, "raster")
+
+
+@dataclass(frozen=True, slots=True)
+class ProductLabel:
+    """A land-cover product known by name and found through STAC."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    paths: ClassVar[tuple[str, ...]] = ()
+
+    product: str
+    """Its name: `esa-worldcover`, `io-lulc-annual-v02` …; `curate labels` lists them."""
+    year: int | None = None
+    """The year of the map. Without it the newest one we know of; years are never mixed in one label."""
+    catalog: str | None = None
+    """STAC API or static catalog to find it in, instead of the build's own."""
+    nodata: int | None = None
+    """Value that means "no label" in the files, instead of what the product says itself."""
+    ignore: Code | None = None
+    """Value of unlabelled pixels, never a class. Without it 255, or 65535 when a code exceeds 254."""
+    min_labelled: Share = 0.0
+    """Share of a chip that should have a class; chips with less are `partial`, and the index says why."""
+
+    def __post_init__(self) -> None:
+        _need_a_name(self, "product")
+        if self.product not in PRODUCTS:
+            raise ValueError(f"product {self.product!r} is not known; known are {', '.join(sorted(PRODUCTS))}")
+        if self.year is None:
+            # Written into the spec, so that the recipe beside the store says which map it was.
+            object.__setattr__(self, "year", PRODUCTS[self.product].years[-1])
+
+
+def _need_a_name(spec: Any, key: str) -> None:
+    if getattr(spec, key) in ("", ()):
+        raise ValueError(f"{key} is empty: name a file or product")
+
+
+LabelSpec = VectorLabel | RasterLabel | ProductLabel
+"""Every kind of label that a recipe can ask for."""
+
+KINDS: dict[str, type[Any]] = {"vector": VectorLabel, "raster": RasterLabel, "product": ProductLabel}
+"""The key by which a kind is told -> its class."""
+
+
+def kind_of(given: Mapping[str, Any]) -> str:
+    """The key that tells which kind of label the options are.
+
+    Raises:
+        ValueError: None or several of these keys are there, or an option is one of another kind.
+    """
+    found = [key for key in KINDS if key in given]
+    *rest, last = KINDS
+    if len(found) != 1:
+        meant = [near for option in given for near in difflib.get_close_matches(str(option), KINDS, n=1, cutoff=0.7)]
+        raise ValueError(
+            f"a label needs exactly one of {', '.join(rest)} and {last}, found {' and '.join(found) or 'none'}"
+            + (f"; did you mean {meant[0]!r}?" if meant and not found else "")
+        )
+    kind = found[0]
+    known = {field.name for field in fields(KINDS[kind])}
+    for option in given:
+        others = [key for key, spec in KINDS.items() if option in {field.name for field in fields(spec)}]
+        if option not in known and others:
+            raise ValueError(f"{option} is an option of {' and '.join(others)} labels; this label is a {kind}")
+    return kind

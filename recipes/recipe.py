@@ -9,10 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from catalog.collections import Collection, canonical_band, collection
 from catalog.describe import DescribeSpec, described
@@ -26,7 +39,7 @@ from cube.resample import pixels_a_side
 from cube.terrain import TerrainSpec
 from cube.times import Interval, KeepSpec, TimeSpec
 from curate.errors import CatalogError
-from labels.spec import LabelSpec
+from labels.spec import KINDS, LabelSpec, kind_of
 from tiling.grid import GridSpec
 from tiling.split import SplitSpec
 
@@ -41,6 +54,26 @@ class Model(BaseModel):
 
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _one_kind(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kind_of(value)
+    return value
+
+
+def _tag(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return kind_of(value)
+    return next((key for key, kind in KINDS.items() if isinstance(value, kind)), "")
+
+
+if TYPE_CHECKING:
+    OneLabel = LabelSpec
+else:
+    # The key that a label begins with (`vector`, `product` …) says which kind it is, and so which options it has.
+    _kinds = reduce(or_, (Annotated[kind, Tag(key)] for key, kind in KINDS.items()))
+    OneLabel = Annotated[_kinds, Discriminator(_tag), BeforeValidator(_one_kind)]
 
 
 class SourceSpec(Model):
@@ -156,7 +189,7 @@ class Recipe(Model):
     """The rule that lays chips."""
     sources: dict[str, SourceSpec] = Field(min_length=1)
     """One group of the store each, under the name given here."""
-    labels: dict[str, LabelSpec] = Field(default_factory=dict)
+    labels: dict[str, OneLabel] = Field(default_factory=dict)
     """One variable of the group `label` each, under the name given here."""
     split: SplitSpec = SplitSpec()
     """How chips are put into train, val and test."""
@@ -225,11 +258,15 @@ class Recipe(Model):
         copy._base = base
         return copy
 
+    def file(self, value: str) -> str:
+        """A file of the recipe as an absolute path; a URL comes back as it is."""
+        return value if "://" in value else str((self._base / value).absolute())
+
     def path(self, value: str) -> str:
         """A path of the recipe as an absolute path; URLs and known catalog names come back as they are."""
         if "://" in value or (re.fullmatch(r"[a-z0-9-]+", value) and not (self._base / value).exists()):
             return value
-        return str((self._base / value).absolute())
+        return self.file(value)
 
 
 def schema() -> dict[str, Any]:

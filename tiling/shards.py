@@ -6,8 +6,8 @@ A shard is read by *windows*: runs of its chips that lie close together in one z
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import log
+from dataclasses import dataclass, replace
+from math import isclose, log
 from typing import TYPE_CHECKING
 
 from tiling.grid import Chip
@@ -115,6 +115,31 @@ class Window:
         res = self.resolution_m
         transform = Affine(res, 0, minx - px * res, 0, -res, maxy + px * res)
         return GeoBox((self.shape[0] + 2 * px, self.shape[1] + 2 * px), transform, f"EPSG:{self.epsg}")
+
+    def at(self, resolution_m: float) -> Window:
+        """The same window in pixels of another size: same ground, same chips.
+
+        Raises:
+            ValueError: The pixels do not divide the chips.
+        """
+        if isclose(self.resolution_m, resolution_m, rel_tol=1e-12):
+            return self
+        scale = self.resolution_m / resolution_m
+
+        def own(px: int) -> int:
+            if not isclose(px * scale, round(px * scale), rel_tol=1e-9, abs_tol=1e-9):
+                raise ValueError(
+                    f"pixels of {resolution_m:g} m do not divide chips whose pixels have {self.resolution_m:g} m; "
+                    "wanted a whole number of pixels a chip"
+                )
+            return round(px * scale)
+
+        return replace(
+            self,
+            resolution_m=resolution_m,
+            shape=(own(self.shape[0]), own(self.shape[1])),
+            corners=tuple((own(y), own(x)) for y, x in self.corners),
+        )
 
 
 def lay_shards(chips: Sequence[Chip], per_shard: int) -> tuple[Shard, ...]:

@@ -67,7 +67,7 @@ def tiny_layout(n_chips: int = 5, shard_chips: int = 2) -> Layout:
             Variable("s2", "clear", ("time",), (STEPS,), "float32", float("nan")),
             Variable("s2", "acquired", ("time",), (STEPS,), "datetime64[s]", "NaT"),
             Variable("s1", "backscatter", ("time", "y", "x"), (3, PX, PX), "float32", float("nan"), {"units": "1"}),
-            Variable("label", "fields", ("y", "x"), (PX, PX), "uint8", 255, {"_FillValue": 255}),
+            Variable("label", "fields", ("y", "x"), (PX, PX), "uint8", 255, {"_FillValue": 255, "kind": "classes"}),
         ),
         n_chips=n_chips,
         size_px=PX,

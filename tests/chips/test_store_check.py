@@ -193,7 +193,7 @@ def test_a_label_that_is_void_everywhere_is_found(tiny: Tiny) -> None:
     def change(arrays: Arrays) -> None:
         arrays["label", "fields"][:] = 255
 
-    assert build_with(tiny, with_label({}, 0.0), change).problems == ("label fields has no labelled pixel in any chip",)
+    assert build_with(tiny, with_label({}, 0.0), change).problems == ("label fields tells nothing in any chip",)
 
 
 def test_a_dataset_without_a_pixel_is_found(make_tiny: Callable[..., Tiny]) -> None:

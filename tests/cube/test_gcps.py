@@ -125,9 +125,7 @@ def grd(tmp_path: Path) -> Callable[..., Scene]:
             gcps=points, crs="EPSG:4326", nodata=0,
         ) as file:  # fmt: skip
             file.write(values, 1)
-        asset = Asset(
-            "vv", "vv", str(path), 4326, (1e-4, 0, 10.0, 0, -1e-4, 50.0), values.shape, str(values.dtype), 0
-        )
+        asset = Asset("vv", "vv", str(path), 4326, (1e-4, 0, 10.0, 0, -1e-4, 50.0), values.shape, str(values.dtype), 0)
         return Scene("grd", "s1", collection, None, "grd", None, (asset,), orbit="ascending")  # type: ignore[arg-type]
 
     return make

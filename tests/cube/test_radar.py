@@ -106,9 +106,7 @@ def test_a_bright_target_stays(speckle: Any) -> None:
     speckle=st.sampled_from(FILTERS), side=st.sampled_from([3, 5, 7]),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_any_part_is_filtered_as_the_whole(
-    top: int, left: int, rows: int, cols: int, speckle: Any, side: int
-) -> None:
+def test_any_part_is_filtered_as_the_whole(top: int, left: int, rows: int, cols: int, speckle: Any, side: int) -> None:
     spec = RadarSpec(speckle=speckle, speckle_px=side)
     halo = spec.halo_px
     power = speckled((300 + 2 * halo, 80 + 2 * halo))
@@ -321,6 +319,7 @@ def test_flanders_is_stored_as_its_files_have_it() -> None:
     np.testing.assert_allclose(results["db"], 10 * np.log10(results["as is"]), rtol=1e-5)
     assert -15 < np.median(results["db"][:, 0]) < -5  # fields in VV
     assert np.median(results["db"][:, 1]) < np.median(results["db"][:, 0]) - 4
-    assert ndimage.generic_filter(results["lee"][0, 0], np.std, 3).mean() < ndimage.generic_filter(
-        results["as is"][0, 0], np.std, 3
-    ).mean()
+    assert (
+        ndimage.generic_filter(results["lee"][0, 0], np.std, 3).mean()
+        < ndimage.generic_filter(results["as is"][0, 0], np.std, 3).mean()
+    )

@@ -258,9 +258,7 @@ def corner(lon: float, lat: float) -> tuple[int, int]:
 def chips_around(lon: float, lat: float, reach: int = 3) -> tuple[Chip, ...]:
     col, row = corner(lon, lat)
     return tuple(
-        Chip(32633, c, r, SIZE, 10.0)
-        for r in range(row - reach, row + reach)
-        for c in range(col - reach, col + reach)
+        Chip(32633, c, r, SIZE, 10.0) for r in range(row - reach, row + reach) for c in range(col - reach, col + reach)
     )
 
 
@@ -292,9 +290,7 @@ def hills(lon: Array, lat: Array) -> Array:
 def four_tiles(tmp_path: Path) -> list[Scene]:
     """Where four tiles meet at 50 N, 15 E: those to the north have pixels of 1.5 seconds, those to the south of 1."""
     clip = (14.97, 49.98, 15.03, 50.02)
-    tiles = [
-        tile(tmp_path, lon, lat, clip, 2400 if lat >= 50 else 3600, hills) for lon in (14, 15) for lat in (49, 50)
-    ]
+    tiles = [tile(tmp_path, lon, lat, clip, 2400 if lat >= 50 else 3600, hills) for lon in (14, 15) for lat in (49, 50)]
     return [scene for scene in tiles if scene is not None]
 
 

@@ -19,8 +19,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from curate.errors import LabelError, ReadError
-from labels.read import class_shares, open_label, samples_per_pixel
-from labels.spec import LabelSpec
+from labels.rasters import open_raster, samples_per_pixel
+from labels.read import class_shares
+from labels.spec import ProductLabel, RasterLabel
 from tiling.aoi import Aoi
 from tiling.shards import Window
 
@@ -54,12 +55,12 @@ def test_pixels_of_the_same_grid_are_copied_and_the_rest_ignored(
 ) -> None:
     pixels = classes()
     pixels[3, 4] = 0
-    label = open_label("x", LabelSpec(raster=write_raster("a.tif", pixels, nodata=0)), aoi=area)
-    drawn = label.render(make_window(-8, -8, 80, 80))
+    label = open_raster("x", RasterLabel(raster=write_raster("a.tif", pixels, nodata=0)), aoi=area)
+    drawn = label.codes(make_window(-8, -8, 80, 80))
     expected = np.full((80, 80), 255, np.uint8)
     expected[8:72, 8:72] = np.where(pixels == 0, 255, pixels)
     np.testing.assert_array_equal(drawn, expected)
-    assert sum(class_shares(drawn, label).values()) == pytest.approx(4095 / 6400)
+    assert sum(class_shares(drawn, label.ignore).values()) == pytest.approx(4095 / 6400)
 
 
 def test_zero_is_a_class_where_the_file_does_not_say_otherwise(
@@ -67,8 +68,8 @@ def test_zero_is_a_class_where_the_file_does_not_say_otherwise(
 ) -> None:
     mask = np.eye(64, dtype=np.uint8)
     path = write_raster("a.tif", mask)
-    np.testing.assert_array_equal(open_label("x", LabelSpec(raster=path), aoi=area).render(make_window()), mask)
-    told = open_label("x", LabelSpec(raster=path, nodata=0), aoi=area).render(make_window())
+    np.testing.assert_array_equal(open_raster("x", RasterLabel(raster=path), aoi=area).codes(make_window()), mask)
+    told = open_raster("x", RasterLabel(raster=path, nodata=0), aoi=area).codes(make_window())
     np.testing.assert_array_equal(told, np.where(mask == 0, 255, 1))
 
 
@@ -78,7 +79,7 @@ def test_the_mask_inside_a_file_counts(write_raster: Write, make_window: Windows
     mask[10:20] = False
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
         file.write_mask(mask)
-    drawn = open_label("x", LabelSpec(raster=path), aoi=area).render(make_window())
+    drawn = open_raster("x", RasterLabel(raster=path), aoi=area).codes(make_window())
     np.testing.assert_array_equal(drawn == 255, ~mask)
 
 
@@ -89,7 +90,7 @@ def test_shifted_and_coarser_grids_are_read_as_gdal_reads_them(
     dx: float, dy: float, res: float, write_raster: Write, make_window: Windows, area: Aoi
 ) -> None:
     path = write_raster("a.tif", classes(), x=500_000 + dx, y=5_376_000 + dy, res=res, nodata=0)
-    drawn = open_label("x", LabelSpec(raster=path), aoi=area).render(make_window())
+    drawn = open_raster("x", RasterLabel(raster=path), aoi=area).codes(make_window())
     np.testing.assert_array_equal(drawn, gdal(path, make_window()))
 
 
@@ -105,7 +106,7 @@ def test_other_crs_are_read_as_gdal_reads_them(
         "a.tif", classes((n, n)), crs=f"EPSG:{epsg}", nodata=0,
         transform=Affine(side / n, 0, west, 0, -side / n, north),
     )  # fmt: skip
-    drawn = open_label("x", LabelSpec(raster=path), aoi=area).render(window)
+    drawn = open_raster("x", RasterLabel(raster=path), aoi=area).codes(window)
     np.testing.assert_array_equal(drawn, gdal(path, window))
     assert (drawn != 255).mean() > 0.5
 
@@ -118,7 +119,7 @@ def test_coarser_chips_get_the_most_frequent_class(
     pixels[:7, :9] = 0
     path = write_raster("a.tif", pixels, nodata=0)
     window = make_window(height=60 // factor, width=60 // factor, res=10.0 * factor)
-    drawn = open_label("x", LabelSpec(raster=path), aoi=area).render(window)
+    drawn = open_raster("x", RasterLabel(raster=path), aoi=area).codes(window)
     blocks = pixels.reshape(60 // factor, factor, 60 // factor, factor).swapaxes(1, 2).reshape(-1, factor**2)
     expected = [np.bincount(b[b > 0], minlength=1).argmax() if (b > 0).any() else 255 for b in blocks]
     np.testing.assert_array_equal(drawn.ravel(), expected)
@@ -153,9 +154,9 @@ def test_a_pixel_is_the_same_class_in_every_window(
     path = write_raster(
         "a.tif", classes((200, 260)), crs="EPSG:4326", transform=Affine(1e-4, 0, 14.99, 0, -7e-5, 48.54), nodata=0
     )
-    label = open_label("x", LabelSpec(raster=path), aoi=area)
-    whole = label.render(make_window(-40, -40, 220, 220, res))
-    part = label.render(make_window(row, col, height, width, res))
+    label = open_raster("x", RasterLabel(raster=path), aoi=area)
+    whole = label.codes(make_window(-40, -40, 220, 220, res))
+    part = label.codes(make_window(row, col, height, width, res))
     np.testing.assert_array_equal(part, whole[row + 40 : row + 40 + height, col + 40 : col + 40 + width])
 
 
@@ -163,10 +164,10 @@ def test_a_window_drawn_in_parts_is_the_same(
     write_raster: Write, make_window: Windows, area: Aoi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_raster("a.tif", classes((90, 90)), nodata=0)
-    label = open_label("x", LabelSpec(raster=path), aoi=area)
-    whole = label.render(make_window(height=40, width=41, res=20.0))
-    monkeypatch.setattr("labels.read.MAX_SAMPLES", 40 * 40)
-    np.testing.assert_array_equal(label.render(make_window(height=40, width=41, res=20.0)), whole)
+    label = open_raster("x", RasterLabel(raster=path), aoi=area)
+    whole = label.codes(make_window(height=40, width=41, res=20.0))
+    monkeypatch.setattr("labels.rasters.MAX_SAMPLES", 40 * 40)
+    np.testing.assert_array_equal(label.codes(make_window(height=40, width=41, res=20.0)), whole)
 
 
 def test_tiles_are_the_mosaic_and_the_first_valid_wins(
@@ -177,29 +178,29 @@ def test_tiles_are_the_mosaic_and_the_first_valid_wins(
     lower[:10] = 9
     upper[35, :20] = 0
     paths = (write_raster("1.tif", upper, nodata=0), write_raster("2.tif", lower, y=5_376_000 - 300, nodata=0))
-    drawn = open_label("x", LabelSpec(raster=paths), aoi=area).render(make_window())
+    drawn = open_raster("x", RasterLabel(raster=paths), aoi=area).codes(make_window())
     expected = pixels.copy()
     expected[35, :20] = 9
     np.testing.assert_array_equal(drawn, expected)
-    by_pattern = open_label("x", LabelSpec(raster=str(tmp_path / "*.tif")), aoi=area)
-    np.testing.assert_array_equal(by_pattern.render(make_window()), expected)
+    by_pattern = open_raster("x", RasterLabel(raster=str(tmp_path / "*.tif")), aoi=area)
+    np.testing.assert_array_equal(by_pattern.codes(make_window()), expected)
     assert by_pattern.attrs["source"] == ["1.tif", "2.tif"]
-    other_way = open_label("x", LabelSpec(raster=paths[::-1]), aoi=area).render(make_window())
+    other_way = open_raster("x", RasterLabel(raster=paths[::-1]), aoi=area).codes(make_window())
     assert (other_way[30:40] == 9).all()
 
 
 def test_a_product_brings_its_legend_and_its_void(write_raster: Write, make_window: Windows, area: Aoi) -> None:
     pixels = np.where(np.eye(64) > 0, 0, 40).astype(np.uint8)
     path = write_raster("map.tif", pixels)  # without a nodata tag, as some mirrors have it
-    label = open_label("worldcover", LabelSpec(product="esa-worldcover"), aoi=area, rasters=[path])
-    drawn = label.render(make_window())
+    label = open_raster("worldcover", ProductLabel(product="esa-worldcover"), aoi=area, rasters=[path])
+    drawn = label.codes(make_window())
     assert (drawn[pixels == 0] == 255).all()
-    assert class_shares(drawn, label) == {40: 63 / 64}
+    assert class_shares(drawn, label.ignore) == {40: 63 / 64}
     assert label.attrs["year"] == 2021
     assert label.attrs["licence"] == "CC-BY-4.0"
     assert 0 not in label.attrs["flag_values"]
     with pytest.raises(LabelError, match="no file of esa-worldcover was found"):
-        open_label("worldcover", LabelSpec(product="esa-worldcover"), aoi=area)
+        open_raster("worldcover", ProductLabel(product="esa-worldcover"), aoi=area)
 
 
 def test_values_that_the_legend_does_not_have_are_refused(
@@ -207,25 +208,25 @@ def test_values_that_the_legend_does_not_have_are_refused(
 ) -> None:
     path = write_raster("a.tif", classes(high=4))
     (tmp_path / "l.csv").write_text("code,name\n1,One\n2,Two\n")
-    label = open_label("x", LabelSpec(raster=path, legend=str(tmp_path / "l.csv")), aoi=area)
+    label = open_raster("x", RasterLabel(raster=path, legend=str(tmp_path / "l.csv")), aoi=area)
     with pytest.raises(LabelError, match="the files hold 3, not in the legend; add it there, or say nodata"):
-        label.render(make_window())
+        label.codes(make_window())
 
 
 def test_wide_codes_are_kept_and_values_that_do_not_fit_are_refused(
     write_raster: Write, make_window: Windows, area: Aoi
 ) -> None:
     codes = classes().astype(np.int32) * 1000
-    wide = open_label("x", LabelSpec(raster=write_raster("a.tif", codes)), aoi=area)
+    wide = open_raster("x", RasterLabel(raster=write_raster("a.tif", codes)), aoi=area)
     assert (wide.dtype, wide.ignore) == ("uint16", 65535)
-    np.testing.assert_array_equal(wide.render(make_window()), codes)
+    np.testing.assert_array_equal(wide.codes(make_window()), codes)
     for value, said in ((-1, "value -1, which is no class"), (70000, "value 70000"), (65535, "use 65535 as a value")):
         codes[5, 5] = value
-        label = open_label("x", LabelSpec(raster=write_raster("b.tif", codes)), aoi=area)
+        label = open_raster("x", RasterLabel(raster=write_raster("b.tif", codes)), aoi=area)
         with pytest.raises(LabelError, match=said):
-            label.render(make_window())
-        told = open_label("x", LabelSpec(raster=write_raster("b.tif", codes), nodata=value), aoi=area)
-        assert told.render(make_window())[5, 5] == 65535
+            label.codes(make_window())
+        told = open_raster("x", RasterLabel(raster=write_raster("b.tif", codes), nodata=value), aoi=area)
+        assert told.codes(make_window())[5, 5] == 65535
 
 
 def test_255_as_a_class_is_refused_until_ignore_is_another_value(
@@ -235,16 +236,16 @@ def test_255_as_a_class_is_refused_until_ignore_is_another_value(
     pixels[0, 0] = 255
     path = write_raster("a.tif", pixels)
     with pytest.raises(LabelError, match="ignore: 65535 if it is a class"):
-        open_label("x", LabelSpec(raster=path), aoi=area).render(make_window())
-    label = open_label("x", LabelSpec(raster=path, ignore=65535), aoi=area)
-    np.testing.assert_array_equal(label.render(make_window()), pixels)
+        open_raster("x", RasterLabel(raster=path), aoi=area).codes(make_window())
+    label = open_raster("x", RasterLabel(raster=path, ignore=65535), aoi=area)
+    np.testing.assert_array_equal(label.codes(make_window()), pixels)
     assert label.dtype == "uint16"
 
 
 def test_files_that_cannot_be_a_class_raster_are_refused(write_raster: Write, area: Aoi, tmp_path: Path) -> None:
     def refuse(path: str, said: str, error: type[Exception] = LabelError) -> None:
         with pytest.raises(error, match=said):
-            open_label("x", LabelSpec(raster=path), aoi=area)
+            open_raster("x", RasterLabel(raster=path), aoi=area)
 
     refuse(str(tmp_path / "none.tif"), "does not exist")
     refuse(str(tmp_path / "*.tif"), "no file matches")
@@ -254,16 +255,16 @@ def test_files_that_cannot_be_a_class_raster_are_refused(write_raster: Write, ar
     (tmp_path / "text.tif").write_text("not a raster")
     refuse(str(tmp_path / "text.tif"), r"text\.tif.*cannot be opened", ReadError)
     with pytest.raises(ReadError, match=r"gone\.tif.*cannot be opened") as caught:
-        open_label("x", LabelSpec(product="esa-worldcover"), aoi=area, rasters=[str(tmp_path / "gone.tif")])
+        open_raster("x", ProductLabel(product="esa-worldcover"), aoi=area, rasters=[str(tmp_path / "gone.tif")])
     assert caught.value.retryable
 
 
 def test_a_truncated_file_is_a_read_error_that_names_it(write_raster: Write, make_window: Windows, area: Aoi) -> None:
     path = Path(write_raster("cut.tif", classes((512, 512), 250), tiled=True, blockxsize=128, blockysize=128))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    label = open_label("cover", LabelSpec(raster=str(path)), aoi=area)
+    label = open_raster("cover", RasterLabel(raster=str(path)), aoi=area)
     with pytest.raises(ReadError, match=r"cut\.tif, band cover: cannot be read") as caught:
-        label.render(make_window(height=512, width=512))
+        label.codes(make_window(height=512, width=512))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     # Dask sends the causes too, and GDAL's own cannot be unpickled.
     assert caught.value.__cause__ is not None
@@ -286,10 +287,10 @@ def test_a_file_is_signed_before_each_opening_and_the_label_stays_picklable(
     write_raster: Write, make_window: Windows, area: Aoi
 ) -> None:
     path = write_raster("a.tif", classes())
-    spec = LabelSpec(product="esa-worldcover", nodata=255)
-    label = open_label("x", spec, aoi=area, rasters=[path.replace("a.tif", "secret.tif")], reach=shout)
+    spec = ProductLabel(product="esa-worldcover", nodata=255)
+    label = open_raster("x", spec, aoi=area, rasters=[path.replace("a.tif", "secret.tif")], reach=shout)
     with pytest.raises(LabelError, match="not in the legend"):  # so it was read
-        pickle.loads(pickle.dumps(label)).render(make_window())
+        pickle.loads(pickle.dumps(label)).codes(make_window())
 
 
 def test_a_raster_of_the_whole_earth_serves_both_sides_of_the_antimeridian(tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_a_raster_of_the_whole_earth_serves_both_sides_of_the_antimeridian(tmp_p
         file.write(pixels, 1)
     # The first zone begins at 180°; the window reaches 10 km over its edge.
     window = Window(32601, (160_000.0, 600_000.0, 180_000.0, 620_000.0), 100.0, (200, 200), (), ())
-    drawn = open_label("x", LabelSpec(raster=path), aoi=Aoi("fiji", shapely.box(-179.9, 5, -179.5, 6))).render(window)
+    drawn = open_raster("x", RasterLabel(raster=path), aoi=Aoi("fiji", shapely.box(-179.9, 5, -179.5, 6))).codes(window)
     assert set(np.unique(drawn)) == {1, 72}
     assert (np.diff(drawn.astype(int), axis=1) <= 0).all()
 
@@ -322,11 +323,11 @@ def test_kansas_tiles_are_the_mosaic(res: float) -> None:
     aoi = around(KANSAS / "2021_30m_cdls.tif")
     n = int(9000 / res)
     window = Window(32614, (660_000.0, 4_342_000.0, 660_000 + n * res, 4_342_000 + n * res), res, (n, n), (), ())
-    whole = open_label("cdl", LabelSpec(raster=str(KANSAS / "2021_30m_cdls.tif")), aoi=aoi)
-    tiles = open_label("cdl", LabelSpec(raster=str(KANSAS / "tiles" / "*cdls*.tif")), aoi=aoi)
+    whole = open_raster("cdl", RasterLabel(raster=str(KANSAS / "2021_30m_cdls.tif")), aoi=aoi)
+    tiles = open_raster("cdl", RasterLabel(raster=str(KANSAS / "tiles" / "*cdls*.tif")), aoi=aoi)
     assert len(tiles.attrs["source"]) == 4
-    drawn = whole.render(window)
-    np.testing.assert_array_equal(tiles.render(window), drawn)
+    drawn = whole.codes(window)
+    np.testing.assert_array_equal(tiles.codes(window), drawn)
     assert len(np.unique(drawn)) > 10
 
 
@@ -339,7 +340,7 @@ def test_kansas_on_any_grid_is_what_gdal_gives_with_exact_coordinates(res: float
         left, bottom, _, _ = transform_bounds(file.crs, epsg, *file.bounds)
     left, bottom = left // res * res + 8000, bottom // res * res + 8000
     window = Window(epsg, (left, bottom, left + 300 * res, bottom + 300 * res), res, (300, 300), (), ())
-    drawn = open_label("cdl", LabelSpec(raster=str(path)), aoi=around(path)).render(window)
+    drawn = open_raster("cdl", RasterLabel(raster=str(path)), aoi=around(path)).codes(window)
     np.testing.assert_array_equal(drawn, gdal(str(path), window))
 
 
@@ -350,7 +351,7 @@ def test_labels_of_flanders_keep_their_codes_and_their_void(name: str) -> None:
     with rasterio.open(path) as file:
         pixels, bounds = file.read(1), file.bounds
     window = Window(32631, tuple(bounds), 10.0, pixels.shape, (), ())
-    label = open_label("crops", LabelSpec(raster=str(path)), aoi=around(path))
-    drawn = label.render(window)
+    label = open_raster("crops", RasterLabel(raster=str(path)), aoi=around(path))
+    drawn = label.codes(window)
     np.testing.assert_array_equal(drawn, np.where(pixels == 0, 65535, pixels))
-    assert 0 not in class_shares(drawn, label)
+    assert 0 not in class_shares(drawn, label.ignore)

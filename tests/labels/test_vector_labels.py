@@ -14,8 +14,9 @@ import shapely
 from rasterio.features import rasterize as gdal_rasterize
 
 from curate.errors import LabelError
-from labels.read import class_shares, open_label
-from labels.spec import LabelSpec
+from labels.read import class_shares
+from labels.spec import VectorLabel
+from labels.vectors import open_vector
 from tiling.aoi import Aoi, read_aoi
 from tiling.shards import Window
 
@@ -37,38 +38,38 @@ def test_any_vector_file_in_any_crs_gives_the_same_pixels(
     # Edges a third of a pixel from all centres: the detour over degrees may not decide.
     shapes = [box(3.2, 4.2, 20.2, 30.2), box(30.8, 10.8, 50.8, 40.8)]
     path = write_vector(name, shapes, crs, crop=["rye", "maize"])
-    label = open_label("crops", LabelSpec(vector=path, attribute="crop"), aoi=area)
+    label = open_vector("crops", VectorLabel(vector=path, attribute="crop"), aoi=area)
     expected = np.full((64, 64), 255, np.uint8)
     expected[4:30, 3:20], expected[11:41, 31:51] = 2, 1
-    np.testing.assert_array_equal(label.render(make_window()), expected)
+    np.testing.assert_array_equal(label.codes(make_window()), expected)
     assert (label.ignore, label.dtype) == (255, "uint8")
     assert label.attrs["flag_meanings"] == "maize rye"
-    assert class_shares(expected, label) == {1: 600 / 4096, 2: 442 / 4096}
+    assert class_shares(expected, label.ignore) == {1: 600 / 4096, 2: 442 / 4096}
 
 
 def test_without_attribute_every_polygon_is_class_one_and_the_rest_background(
     write_vector: Write, box: Box, make_window: Windows, area: Aoi
 ) -> None:
     path = write_vector("a.gpkg", [box(0, 0, 10, 10)])
-    label = open_label("x", LabelSpec(vector=path, background=0), aoi=area)
-    drawn = label.render(make_window())
-    assert class_shares(drawn, label) == {0: 3996 / 4096, 1: 100 / 4096}
+    label = open_vector("x", VectorLabel(vector=path, background=0), aoi=area)
+    drawn = label.codes(make_window())
+    assert class_shares(drawn, label.ignore) == {0: 3996 / 4096, 1: 100 / 4096}
     assert [(c.code, c.name) for c in label.legend.classes] == [(0, "background"), (1, "inside")]
 
 
 def test_codes_come_from_the_whole_file_and_not_from_the_area(write_vector: Write, box: Box, area: Aoi) -> None:
     far = shapely.affinity.translate(box(0, 0, 9, 9), 200_000)
     path = write_vector("a.gpkg", [box(0, 0, 9, 9), far], crop=["rye", "barley"])
-    label = open_label("x", LabelSpec(vector=path, attribute="crop"), aoi=area)
+    label = open_vector("x", VectorLabel(vector=path, attribute="crop"), aoi=area)
     assert [(c.code, c.name) for c in label.legend.classes] == [(1, "barley"), (2, "rye")]
     assert label.attrs["polygons"] == 1
 
 
 def test_numbers_as_classes_sort_as_numbers_and_match_text(write_vector: Write, box: Box, area: Aoi) -> None:
     path = write_vector("a.gpkg", [box(0, 0, 9, 9), box(9, 0, 19, 9), box(19, 0, 29, 9)], kind=[10.0, 9.0, 2.0])
-    label = open_label("x", LabelSpec(vector=path, attribute="kind"), aoi=area)
+    label = open_vector("x", VectorLabel(vector=path, attribute="kind"), aoi=area)
     assert [c.name for c in label.legend.classes] == ["2", "9", "10"]
-    open_label("x", LabelSpec(vector=path, attribute="kind", classes={"2": 5, 9: 6, "10": 7}), aoi=area)
+    open_vector("x", VectorLabel(vector=path, attribute="kind", classes={"2": 5, 9: 6, "10": 7}), aoi=area)
 
 
 def test_listed_classes_rest_and_null_decide_the_codes(
@@ -76,12 +77,12 @@ def test_listed_classes_rest_and_null_decide_the_codes(
 ) -> None:
     shapes = [box(i * 10, 0, i * 10 + 10, 10) for i in range(5)]
     path = write_vector("a.gpkg", shapes, crop=["rye", "maize", "oats", "grass", None])
-    spec = LabelSpec(vector=path, attribute="crop", classes={"rye": 300, "maize": None, "*": 9}, background=0)
+    spec = VectorLabel(vector=path, attribute="crop", classes={"rye": 300, "maize": None, "*": 9}, background=0)
     with caplog.at_level(logging.WARNING):
-        label = open_label("crops", spec, aoi=area)
+        label = open_vector("crops", spec, aoi=area)
     assert (label.ignore, label.dtype) == (65535, "uint16")
-    assert label.render(make_window())[5, 5:55:10].tolist() == [300, 65535, 9, 9, 65535]
-    assert label.render(make_window())[20, 20] == 0
+    assert label.codes(make_window())[5, 5:55:10].tolist() == [300, 65535, 9, 9, 65535]
+    assert label.codes(make_window())[20, 20] == 0
     assert label.legend.name(9) == "grass or oats"
     assert "1 of the features in a.gpkg are without a class" in caplog.text
     assert label.attrs["features_without_a_class"] == 1
@@ -95,8 +96,8 @@ def test_what_lies_on_top_is_what_the_recipe_says(
     order: Any, on_top: int, write_vector: Write, box: Box, make_window: Windows, area: Aoi
 ) -> None:
     path = write_vector("a.gpkg", [box(10, 10, 20, 20), box(0, 0, 40, 40)], cover=["pond", "wood"])
-    spec = LabelSpec(vector=path, attribute="cover", classes={"wood": 1, "pond": 2}, order=order)
-    assert open_label("x", spec, aoi=area).render(make_window())[15, 15] == on_top
+    spec = VectorLabel(vector=path, attribute="cover", classes={"wood": 1, "pond": 2}, order=order)
+    assert open_vector("x", spec, aoi=area).codes(make_window())[15, 15] == on_top
 
 
 def test_broken_empty_and_flat_shapes_are_repaired_or_dropped_and_counted(
@@ -108,8 +109,8 @@ def test_broken_empty_and_flat_shapes_are_repaired_or_dropped_and_counted(
     shapes = [bow, flat, shapely.Polygon(), None, shapely.Point(x + 50, y - 50), box(40, 40, 50, 50)]
     path = write_vector("a.parquet", shapes)
     with caplog.at_level(logging.WARNING):
-        label = open_label("x", LabelSpec(vector=path), aoi=area)
-    drawn = label.render(make_window()) == 1
+        label = open_vector("x", VectorLabel(vector=path), aoi=area)
+    drawn = label.codes(make_window()) == 1
     assert drawn[45, 45]
     assert drawn[17, 10]
     assert drawn[17, 25]
@@ -124,9 +125,9 @@ def test_broken_empty_and_flat_shapes_are_repaired_or_dropped_and_counted(
 def test_a_label_goes_to_another_process_and_draws_the_same(
     write_vector: Write, box: Box, make_window: Windows, area: Aoi
 ) -> None:
-    label = open_label("x", LabelSpec(vector=write_vector("a.gpkg", [box(3, 3, 40, 50)])), aoi=area)
-    before = label.render(make_window())
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(label)).render(make_window()), before)
+    label = open_vector("x", VectorLabel(vector=write_vector("a.gpkg", [box(3, 3, 40, 50)])), aoi=area)
+    before = label.codes(make_window())
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(label)).codes(make_window()), before)
 
 
 def test_a_polygon_as_large_as_a_continent_is_drawn(
@@ -134,25 +135,25 @@ def test_a_polygon_as_large_as_a_continent_is_drawn(
 ) -> None:
     path = tmp_path / "big.geojson"
     gpd.GeoDataFrame(geometry=[shapely.box(-170, -80, 170, 85)], crs=4326).to_file(path)
-    assert (open_label("x", LabelSpec(vector=str(path)), aoi=area).render(make_window()) == 1).all()
+    assert (open_vector("x", VectorLabel(vector=str(path)), aoi=area).codes(make_window()) == 1).all()
 
 
 def test_a_window_beyond_what_was_read_is_refused(
     write_vector: Write, box: Box, make_window: Windows, area: Aoi
 ) -> None:
-    label = open_label("x", LabelSpec(vector=write_vector("a.gpkg", [box(3, 3, 4, 4)])), aoi=area)
+    label = open_vector("x", VectorLabel(vector=write_vector("a.gpkg", [box(3, 3, 4, 4)])), aoi=area)
     with pytest.raises(ValueError, match="larger margin_m"):
-        label.render(make_window(row=5000))
+        label.codes(make_window(row=5000))
 
 
 def test_a_legend_file_names_the_codes(write_vector: Write, box: Box, area: Aoi, tmp_path: Path) -> None:
     path = write_vector("a.gpkg", [box(0, 0, 9, 9)], crop=["r"])
     (tmp_path / "l.csv").write_text("code,name,color\n1,Rye,#aa0000\n2,Oats,#00aa00\n")
-    spec = LabelSpec(vector=path, attribute="crop", legend=str(tmp_path / "l.csv"))
-    assert open_label("x", spec, aoi=area).attrs["flag_names"] == ["Rye", "Oats"]
+    spec = VectorLabel(vector=path, attribute="crop", legend=str(tmp_path / "l.csv"))
+    assert open_vector("x", spec, aoi=area).attrs["flag_names"] == ["Rye", "Oats"]
     (tmp_path / "l.csv").write_text("code,name\n2,Oats\n")
     with pytest.raises(LabelError, match="has no row for code 1"):
-        open_label("x", spec, aoi=area)
+        open_vector("x", spec, aoi=area)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +176,13 @@ def test_what_does_not_fit_the_file_is_refused_with_a_sentence(
     shapes = [box(0, 0, 9, 9), box(9, 9, 20, 20)]
     path = write_vector("a.gpkg", shapes, crop=["rye", "maize"], empty=[None, None])
     with pytest.raises(LabelError, match=said):
-        open_label("crops", LabelSpec(vector=path, **options), aoi=area)
+        open_vector("crops", VectorLabel(vector=path, **options), aoi=area)
 
 
 def test_files_that_cannot_be_a_label_are_refused(write_vector: Write, box: Box, area: Aoi, tmp_path: Path) -> None:
     def refuse(path: str, said: str) -> None:
         with pytest.raises(LabelError, match=said) as caught:
-            open_label("x", LabelSpec(vector=path), aoi=area)
+            open_vector("x", VectorLabel(vector=path), aoi=area)
         assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
 
     refuse(str(tmp_path / "none.gpkg"), "does not exist")
@@ -211,9 +212,9 @@ def austrian_window() -> Window:
 @pytest.mark.parametrize("all_touched", [False, True], ids=["centre", "touched"])
 def test_austrian_fields_are_drawn_as_gdal_draws_them(all_touched: bool) -> None:
     path = str(AUSTRIA / "fields.geojson")
-    label = open_label(
+    label = open_vector(
         "fields",
-        LabelSpec(vector=path, attribute="label", all_touched=all_touched),
+        VectorLabel(vector=path, attribute="label", all_touched=all_touched),
         aoi=read_aoi(AUSTRIA / "region.geojson"),
     )
     window = austrian_window()
@@ -223,7 +224,7 @@ def test_austrian_fields_are_drawn_as_gdal_draws_them(all_touched: bool) -> None
         zip(frame.geometry, frame.label.map(codes), strict=True),
         out_shape=window.shape, transform=window.geobox.transform, fill=255, dtype="uint8", all_touched=all_touched,
     )  # fmt: skip
-    drawn = label.render(window)
+    drawn = label.codes(window)
     np.testing.assert_array_equal(drawn, expected)
     assert (drawn != 255).sum() > 5000
 
@@ -231,9 +232,9 @@ def test_austrian_fields_are_drawn_as_gdal_draws_them(all_touched: bool) -> None
 @needs_austria
 def test_austrian_fields_from_an_osm_extract_are_the_same_pixels() -> None:
     aoi = read_aoi(AUSTRIA / "region.geojson")
-    from_json = open_label("fields", LabelSpec(vector=str(AUSTRIA / "fields.geojson")), aoi=aoi)
-    from_osm = open_label("fields", LabelSpec(vector=str(AUSTRIA / "fields.osm.pbf")), aoi=aoi)
+    from_json = open_vector("fields", VectorLabel(vector=str(AUSTRIA / "fields.geojson")), aoi=aoi)
+    from_osm = open_vector("fields", VectorLabel(vector=str(AUSTRIA / "fields.osm.pbf")), aoi=aoi)
     # OSM keeps seven digits of a degree, one centimetre: a centre that near to an edge may change sides.
-    one, other = from_json.render(austrian_window()), from_osm.render(austrian_window())
+    one, other = from_json.codes(austrian_window()), from_osm.codes(austrian_window())
     assert (one != other).sum() <= 5
     assert (one == 1).sum() > 5000
