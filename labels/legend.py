@@ -7,14 +7,16 @@ to translate them is a later step and never happens in silence.
 from __future__ import annotations
 
 import csv
+import difflib
+import functools
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from curate.errors import LabelError
 
@@ -90,44 +92,135 @@ class Legend:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A land-cover product that a recipe can name: where STAC has it and what its codes mean."""
+    """A land-cover product or nomenclature that a recipe can name: what its codes mean, and where STAC has it."""
 
     name: str
+    """The id of its STAC collection, where it has one."""
     title: str
-    collection: str
-    """Id of the STAC collection."""
-    asset: str
-    """Key of the asset with the classes."""
     legend: str
-    """File name of its legend among our tables."""
-    nodata: int
-    """The value it calls "no data"."""
-    resolution_m: float
-    years: tuple[int, ...]
+    """Its table of classes; products that share it share their codes' meaning, and their crosswalks."""
+    use: Literal["cover", "use", "mixed"]
+    """Whether it tells what covers the land, what people use it for, or a mixture of both."""
+    form: Literal["raster", "vector", "points", "scheme"] = "raster"
+    """How it is published; a scheme is classes alone."""
+    aliases: tuple[str, ...] = ()
+    codes: str = "code"
+    """Column of the table with the codes: CORINE's rasters and polygons number the same classes differently."""
+    collection: str = ""
+    """Id of the STAC collection; empty where none is known."""
+    asset: str = ""
+    """Key of the asset with the classes."""
+    void: tuple[int, ...] = ()
+    """Values that it calls "no data", the one of its files first; never a class."""
+    resolution_m: float | None = None
+    """Side of a pixel in metres; None for polygons, points and schemes."""
+    mmu_ha: float | None = None
+    """Smallest area that is mapped, in hectares, where that is more than a pixel."""
+    years: tuple[int, ...] = ()
     """Years recorded when the table was made, ascending."""
-    licence: str
-    attribution: str
+    versions: Mapping[int, str] = field(default_factory=dict, hash=False)
+    """Version by year, where the years were made differently: their difference is not change."""
+    probabilities: tuple[str, ...] = ()
+    """Bands with the probability of each class, in the order of the codes."""
+    licence: str = ""
+    attribution: str = ""
+    source: str = ""
+    """Link to where the codes and colours were found."""
+    unverified: str = ""
+    """What of this is not confirmed by a source."""
+
+    @property
+    def nodata(self) -> int | None:
+        """The value that its files call "no data"; None where none is known."""
+        return self.void[0] if self.void else None
+
+    def comparable(self, year: int, other: int) -> bool:
+        """Whether the maps of two years were made alike, so that a difference between them may be change."""
+        return self.versions.get(year) == self.versions.get(other)
 
 
 def _read_products() -> dict[str, Product]:
-    table = tomllib.loads(_table("products.toml"))
-    return {name: Product(name=name, **{**row, "years": tuple(row["years"])}) for name, row in table.items()}
+    return {name: _product(name, row) for name, row in tomllib.loads(read_table("products.toml")).items()}
 
 
-def _table(name: str) -> str:
+def _product(name: str, row: dict[str, Any]) -> Product:
+    nodata, years = row.pop("nodata", []), row.pop("years", [])
+    if isinstance(years, str):
+        first, last = map(int, years.split("-"))
+        years = range(first, last + 1)
+    return Product(
+        name=name,
+        void=tuple(nodata) if isinstance(nodata, list) else (nodata,),
+        years=tuple(years),
+        aliases=tuple(row.pop("aliases", ())),
+        probabilities=tuple(row.pop("probabilities", ())),
+        versions={int(year): version for year, version in row.pop("versions", {}).items()},
+        **row,
+    )
+
+
+def read_table(name: str) -> str:
+    """Text of one of the tables that lie beside this module."""
     return (resources.files("labels") / "tables" / name).read_text(encoding="utf-8")
 
 
-PRODUCTS: dict[str, Product] = _read_products()
-"""The products by name."""
+NAMED: dict[str, Product] = _read_products()
+"""Every product and nomenclature whose legend we have, by name."""
+
+PRODUCTS: dict[str, Product] = {name: product for name, product in NAMED.items() if product.collection}
+"""Those that a catalog can have: what a recipe may ask for as ``product``."""
 
 
+def find_product(name: str) -> Product:
+    """A product or nomenclature by its name or an alias (``clc``), in any case and with ``_`` for ``-``.
+
+    Raises:
+        LabelError: There is none of that name; it names the most similar ones.
+    """
+    by_name = _by_name()
+    found = by_name.get(_fold(name))
+    if found is None:
+        close = difflib.get_close_matches(_fold(name), by_name, n=3, cutoff=0.5)
+        meant = " or ".join(f"'{text}'" for text in close)
+        hint = f"did you mean {meant}?" if close else f"known are {', '.join(sorted(NAMED))}"
+        raise LabelError(name, f"no land-cover product or legend has this name; {hint}")
+    return found
+
+
+@functools.cache
+def _by_name() -> dict[str, Product]:
+    return {_fold(text): product for product in NAMED.values() for text in (product.name, *product.aliases)}
+
+
+def _fold(name: str) -> str:
+    return name.strip().casefold().replace("_", "-").replace(" ", "-")
+
+
+@functools.cache
 def product_legend(name: str) -> Legend:
-    """Legend of a product in ``PRODUCTS``, without the row of its "no data" value; LabelError when it is not known."""
-    product = PRODUCTS.get(name)
-    if product is None:
-        raise LabelError(name, f"no such land-cover product; known are {', '.join(sorted(PRODUCTS))}")
-    return parse_legend(_table(product.legend), product.legend).without([product.nodata])
+    """Legend of a product or nomenclature, without its "no data" values; LabelError when it is not known."""
+    product = find_product(name)
+    table = f"legends/{product.legend}.csv"
+    return parse_legend(read_table(table), table, codes=product.codes).without(product.void)
+
+
+def product_keys(name: str) -> dict[str, int]:
+    """Code by the text that the data of a product have for it (LUCAS: ``A11`` is 111); empty where data have codes."""
+    product = find_product(name)
+    rows = csv.DictReader(read_table(f"legends/{product.legend}.csv").splitlines())
+    return {row["key"]: int(row[product.codes]) for row in rows if row.get("key")}
+
+
+def find_legend(text: str) -> Legend:
+    """Legend that a recipe names: of a product or nomenclature (``corine``), or in a CSV file.
+
+    A path is known by its ending ``.csv`` or a folder in it.
+
+    Raises:
+        LabelError: There is no such name or file, or the file cannot be understood.
+    """
+    is_path = Path(text).suffix.lower() == ".csv" or "/" in text or "\\" in text
+    return read_legend(text) if is_path else product_legend(text)
 
 
 def read_legend(path: str | Path) -> Legend:
@@ -144,15 +237,15 @@ def read_legend(path: str | Path) -> Legend:
     return parse_legend(text, str(path))
 
 
-def parse_legend(text: str, source: str) -> Legend:
-    """Legend from the text of a CSV; ``source`` names it in errors."""
+def parse_legend(text: str, source: str, *, codes: str = "code") -> Legend:
+    """Legend from the text of a CSV; ``source`` names it in errors, ``codes`` the column with the codes."""
     rows = csv.DictReader(text.splitlines(), skipinitialspace=True)
     columns = [c.strip().lower() for c in rows.fieldnames or ()]
-    if missing := [c for c in ("code", "name") if c not in columns]:
-        found = ", ".join(columns) or "none"
-        raise LabelError(source, f"the legend needs the columns code and name; {missing[0]} is missing, found {found}")
+    if missing := [c for c in (codes, "name") if c not in columns]:
+        found = f"{missing[0]} is missing, found {', '.join(columns) or 'none'}"
+        raise LabelError(source, f"the legend needs the columns {codes} and name; {found}")
     rows.fieldnames = columns
-    classes = [_parse_class(row, f"{source}, line {rows.line_num}") for row in rows]
+    classes = [_parse_class(row, f"{source}, line {rows.line_num}", codes) for row in rows]
     if not classes:
         raise LabelError(source, "the legend has no rows; wanted one a class")
     try:
@@ -161,8 +254,8 @@ def parse_legend(text: str, source: str) -> Legend:
         raise LabelError(source, f"{error}; keep one row for each code") from error
 
 
-def _parse_class(row: dict[str, str | None], where: str) -> LabelClass:
-    code, name, color = ((row.get(key) or "").strip() for key in ("code", "name", "color"))
+def _parse_class(row: dict[str, str | None], where: str, codes: str) -> LabelClass:
+    code, name, color = ((row.get(key) or "").strip() for key in (codes, "name", "color"))
     if not code.isascii() or not code.isdigit():
         raise LabelError(where, f"code {code!r} is not a whole number from 0 up")
     if not name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,17 @@ def write_raster(tmp_path: Path) -> Callable[..., str]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def facts(root: Path) -> Callable[[str], list[dict[str, str]]]:
+    """Rows of a table of facts by its name; the test is skipped where the tables are absent."""
+    folder = root.parent / "shared" / "facts" / "tables"
+    if not folder.is_dir():
+        pytest.skip(f"no tables of facts in {folder}")
+
+    def read(name: str) -> list[dict[str, str]]:
+        with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    return read
