@@ -201,6 +201,43 @@ def schema(options: dict[str, Any], out: str | None) -> None:
             _write_text(Path(out), _schema_text())
 
 
+@main.group(name="labels", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="The lists as JSON.")
+@click.pass_context
+def label_names(context: click.Context, as_json: bool) -> None:
+    """List what labels know by name: land-cover products, legends, and what their codes can be translated to."""
+    if context.invoked_subcommand is not None:
+        return
+    with _session(context.obj):
+        from flows.legends import listing_text
+        from labels.listing import listings
+
+        tables = listings()
+        if as_json:
+            click.echo(json.dumps({table.key: table.rows for table in tables}, indent=2, ensure_ascii=False))
+        else:
+            click.echo(listing_text(tables))
+
+
+@label_names.command()
+@click.argument("name")
+@click.option("--to", help="Instead: what each class becomes there, and how well it fits.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.pass_obj
+def show(options: dict[str, Any], name: str, to: str | None, as_json: bool) -> None:
+    """Show the classes of a product or legend with their colours, or a crosswalk from it."""
+    with _session(options):
+        from flows.legends import crosswalk_text, legend_text
+        from labels.crosswalk import crosswalk
+        from labels.listing import describe_crosswalk, describe_legend
+
+        facts = describe_legend(name) if to is None else describe_crosswalk(crosswalk(name, to))
+        if as_json:
+            click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        else:
+            click.echo(legend_text(facts) if to is None else crosswalk_text(facts))
+
+
 @main.command()
 @click.option("--out", default="demo", show_default=True, help="Folder for the simulated world and the dataset.")
 @click.pass_obj

@@ -35,3 +35,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_version_imports_nothing_heavy() -> None:
     assert not HEAVY & imported_by("--version")
+
+
+def test_labels_are_listed_without_anything_heavy() -> None:
+    assert not HEAVY & imported_by("labels")
+    assert not HEAVY & imported_by("labels", "show", "corine", "--to", "clc19")
