@@ -10,15 +10,39 @@ import difflib
 import functools
 import importlib.resources
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from curate.errors import CatalogError
 
-Kind = Literal["optical", "sar", "elevation", "classes"]
-BandKind = Literal["reflectance", "classes", "backscatter", "elevation", "quality", "temperature", "index"]
+Kind = Literal["optical", "sar", "elevation", "classes", "values"]
+BandKind = Literal[
+    "reflectance",
+    "brightness",
+    "temperature",
+    "index",
+    "value",
+    "backscatter",
+    "angle",
+    "elevation",
+    "classes",
+    "quality",
+]
 Georeference = Literal["transform", "gcps"]
+
+VARIABLES: Mapping[str, str] = {
+    "reflectance": "reflectance",
+    "brightness": "brightness",
+    "temperature": "temperature",
+    "index": "spectral_index",
+    "value": "value",
+    "backscatter": "backscatter",
+    "elevation": "elevation",
+    "classes": "classes",
+}
+"""What the variable of a source is called in the store, by the kind of its bands. Angles and quality layers have
+variables of their own beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +71,8 @@ class Band:
     """In physical units. Sentinel-2's offset is not here, because it is a matter of the scene."""
     firm: tuple[str, ...] = ()
     """Which of ``dtype`` and ``nodata`` hold also against what the item says."""
+    units: str | None = None
+    """Of physical values; None: by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +82,6 @@ class Collection:
     id: str
     title: str
     kind: Kind
-    variable: Literal["reflectance", "backscatter", "elevation", "classes"]
-    """Name of its variable in the store."""
     bands: Mapping[str, Band] = field(hash=False)
     """By canonical name, the quality layer included."""
     default_bands: tuple[str, ...]
@@ -80,6 +104,33 @@ class Collection:
     """What is expected of this collection and was never seen; becomes part of the scenes' radiometry."""
     described: bool = False
     """True for a collection of the user's (``catalog.describe``): what its files are must match what was said."""
+
+    @property
+    def angle(self) -> str | None:
+        """Canonical name of the band with the angle of incidence, or None."""
+        return next((band.name for band in self.bands.values() if band.kind == "angle"), None)
+
+    def variable(self, bands: Sequence[str]) -> str:
+        """What the variable is called that holds these bands, given by their canonical names.
+
+        Raises:
+            CatalogError: They measure different things, or one is not a measurement but stands beside them.
+        """
+        kinds: dict[str, str] = {}
+        for name in bands:
+            kinds.setdefault(self.bands[name].kind, name)
+        for kind, name in kinds.items():
+            if kind not in VARIABLES:
+                how = "'angle: true'" if kind == "angle" else "'mask'"
+                raise CatalogError("catalog", f"band '{name}' of {self.id} is asked for by {how}, not among the bands")
+        if len(kinds) > 1:
+            (one, first), (other, second) = list(kinds.items())[:2]
+            raise CatalogError(
+                "catalog",
+                f"bands '{first}' ({one}) and '{second}' ({other}) of {self.id} measure different things and cannot "
+                "share one variable; make two sources of them",
+            )
+        return VARIABLES[next(iter(kinds))]
 
 
 def collection(name: str) -> Collection:
@@ -136,7 +187,6 @@ def _collection(name: str, row: Mapping[str, Any], band_sets: Mapping[str, Any])
         id=name,
         title=row["title"],
         kind=row["kind"],
-        variable=row["variable"],
         bands=bands,
         default_bands=tuple(row["default_bands"]),
         quality=row.get("quality"),
@@ -164,6 +214,7 @@ def _band(name: str, row: Mapping[str, Any]) -> Band:
         center_um=None if center_um is None else float(center_um),
         layer=row.get("layer", 1),
         offset=float(row.get("offset", 0.0)),
+        units=row.get("units"),
     )
 
 

@@ -18,15 +18,17 @@ from catalog.collections import Band, BandKind, Collection
 
 GROUPS = ("band", "time", "tile", "platform", "scene")
 """Names that a pattern may give to parts of a path."""
-Variable = Literal["reflectance", "backscatter", "elevation", "classes"]
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-_VARIABLE: dict[str, Variable] = {
+_MEASURES: dict[str, BandKind] = {
     "optical": "reflectance",
     "sar": "backscatter",
     "elevation": "elevation",
     "classes": "classes",
+    "values": "value",
 }
-_DTYPE = {"optical": "uint16", "sar": "float32", "elevation": "float32", "classes": "uint8"}
+_DTYPE = {"optical": "uint16", "sar": "float32", "elevation": "float32", "classes": "uint8", "values": "float32"}
+BESIDE = ("quality", "angle")
+"""Kinds of bands that stand beside the measurements, and have neither their type nor their scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class BandSpec:
     layer: Annotated[int, Ge(1)] = 1
     """Number of the layer in the file, from 1."""
     kind: BandKind | None = None
-    """What it measures. Empty: what the collection measures; for the quality band `quality`."""
+    """What it measures: `reflectance`, `brightness` of photographs, `temperature`, spectral `index`, `value` … ; the
+    angle of incidence of radar is `angle`. Empty: what the collection measures; for the quality band `quality`."""
     dtype: str | None = None
     """Type of its numbers, also against what the file says: `int16` for negative numbers stored as uint16."""
     nodata: float | None = None
@@ -49,6 +52,8 @@ class BandSpec:
     """Physical value = stored * scale + offset."""
     offset: float | None = None
     """In physical units."""
+    units: str | None = None
+    """Unit of the physical value, `K`, `mm d-1` …"""
     center_um: Annotated[float, Gt(0)] | None = None
     """Centre wavelength in micrometres."""
 
@@ -63,18 +68,21 @@ class DescribeSpec:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    kind: Literal["optical", "sar", "elevation", "classes"] = "optical"
-    """What it measures: reflectance, backscatter in linear power, metres, or classes."""
+    kind: Literal["optical", "sar", "elevation", "classes", "values"] = "optical"
+    """What it measures: reflectance, backscatter in linear power, metres, classes, or any other values, as of
+    weather."""
     bands: Mapping[str, BandSpec | str | int] | None = None
     """Our name of each band, and where it is: an asset key, a layer number, or more in a mapping of its own."""
     dtype: str | None = None
-    """Type of the numbers of all measured bands. Empty: uint16, float32 for radar and elevation."""
+    """Type of the numbers of all measured bands. Empty: uint16, float32 for radar, elevation and other values."""
     nodata: float | None = None
     """Void of all measured bands. Empty: what the files say."""
     scale: float = 1.0
     """Physical value = stored * scale + offset."""
     offset: float = 0.0
     """In physical units."""
+    units: str | None = None
+    """Unit of the physical values of all measured bands. Empty: by kind, `K` for temperature; none for other values."""
     gsd_m: Annotated[float, Gt(0)] = 10.0
     """Native pixel size in metres."""
     quality: str | None = None
@@ -114,16 +122,14 @@ class DescribeSpec:
 
 def described(name: str, spec: DescribeSpec) -> Collection:
     """The table of a described collection, in the place of ``catalog.collections.collection``."""
-    variable = _VARIABLE[spec.kind]
     given = spec.bands if spec.bands is not None else {"elevation" if spec.kind == "elevation" else "map": 1}
     bands = {band: _band(band, one, spec, len(given)) for band, one in given.items()}
     return Collection(
         id=name,
         title=name,
         kind=spec.kind,
-        variable=variable,
         bands=bands,
-        default_bands=tuple(band for band in bands if band != spec.quality),
+        default_bands=tuple(name for name, band in bands.items() if band.kind not in BESIDE),
         quality=spec.quality,
         quality_table=spec.quality_table,
         mission=None,
@@ -138,10 +144,10 @@ def _band(name: str, one: BandSpec | str | int, spec: DescribeSpec, n: int) -> B
         one = BandSpec(layer=one)
     elif isinstance(one, str):
         one = BandSpec(asset=one)
-    is_quality = name == spec.quality
-    kind: BandKind = one.kind or ("quality" if is_quality else _VARIABLE[spec.kind])
+    kind: BandKind = "quality" if name == spec.quality else one.kind or _MEASURES[spec.kind]
     dtype, nodata = one.dtype, one.nodata
-    if not is_quality:
+    measures = kind not in BESIDE
+    if measures:
         dtype = dtype or spec.dtype
         nodata = spec.nodata if nodata is None else nodata
     firm = tuple(what for what, value in (("dtype", dtype), ("nodata", nodata)) if value is not None)
@@ -152,14 +158,15 @@ def _band(name: str, one: BandSpec | str | int, spec: DescribeSpec, n: int) -> B
         # `data` and `image` are the usual names where an item has but one file.
         keys=(own,) if one.asset else (own, FILE, "data", "image"),
         aliases=(one.asset,) if one.asset and one.asset != name and n > 1 else (),
-        dtype=dtype or ("uint8" if is_quality else _DTYPE[spec.kind]),
+        dtype=dtype or ("uint8" if kind == "quality" else _DTYPE[spec.kind]),
         nodata=nodata,
-        scale=one.scale if one.scale is not None else 1.0 if is_quality else spec.scale,
+        scale=one.scale if one.scale is not None else spec.scale if measures else 1.0,
         gsd_m=spec.gsd_m,
         center_um=one.center_um,
         layer=one.layer,
-        offset=one.offset if one.offset is not None else 0.0 if is_quality else spec.offset,
+        offset=one.offset if one.offset is not None else spec.offset if measures else 0.0,
         firm=firm,
+        units=one.units or (spec.units if measures else None),
     )
 
 

@@ -17,6 +17,7 @@ from catalog.access import access
 from catalog.acquisitions import acquisition_key, platform_of, tile_of
 from catalog.collections import Band, Collection, canonical_band, nearest
 from catalog.collections import collection as collection_table
+from catalog.describe import BESIDE
 from catalog.radiometry import s2_radiometry
 from catalog.scene import Asset, Radiometry, Scene
 from catalog.search import item_geometry, item_interval
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Item = Mapping[str, Any]
 Transform = tuple[float, float, float, float, float, float]
+STORED_AS_FILED = ("reflectance", "brightness", "temperature", "index", "value")
+"""Kinds of bands whose numbers are stored in the type of their files; the others become floats."""
 IDENTITY: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """Stands for the grid of a file that lies by ground control points."""
 
@@ -226,7 +229,7 @@ def _values(item: Item, asset: Item, band: Band, table: Collection) -> tuple[str
     layer = listed[band.layer - 1] if len(listed) >= band.layer else {}
     said = layer.get("data_type") or asset.get("data_type")
     dtype = band.dtype if "dtype" in band.firm else str(said or band.dtype)
-    if table.described and band.kind == "reflectance" and dtype != band.dtype:
+    if table.described and band.kind in STORED_AS_FILED and dtype != band.dtype:
         # The store is laid out from what was described, before a file is read.
         raise CatalogError(
             f"item {item['id']}",
@@ -272,7 +275,7 @@ def _header(item: Item, band: str, key: str, signing: str | None, table: Collect
 
 
 def _radiometry(item: Item, table: Collection, bands: Sequence[Band], assets: Sequence[Asset]) -> Radiometry:
-    measured = [(band, asset) for band, asset in zip(bands, assets, strict=True) if band.kind != "quality"]
+    measured = [(band, asset) for band, asset in zip(bands, assets, strict=True) if band.kind not in BESIDE]
     if not measured:
         return Radiometry()
     if table.mission != "sentinel-2":

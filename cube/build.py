@@ -38,9 +38,10 @@ class CubeRequest:
     name: str
     """Name of the source in the recipe and of its group in the store: ``s2``."""
     kind: Kind
-    """Decides dtype, void and resampling."""
+    """Decides dtype, void and resampling. ``reflectance`` is everything whose numbers are stored as its files have
+    them, also temperatures, photographs and weather."""
     variable: str
-    """Name of the main variable: ``reflectance``, ``backscatter``, ``elevation``."""
+    """Name of the main variable: ``reflectance``, ``temperature``, ``backscatter``, ``elevation`` …"""
     bands: tuple[str, ...]
     size_px: int
     """Side of a chip."""
@@ -77,7 +78,9 @@ class CubeRequest:
     radar: RadarSpec = RadarSpec()
     """Backscatter: scale, speckle, borders, and by what passes are kept apart (``cube.radar.told_apart``)."""
     angle: str | None = None
-    """Backscatter: band with the angle of incidence in degrees, which becomes the variable ``incidence``."""
+    """Backscatter: band with the angle of incidence, which becomes the variable ``incidence``."""
+    angle_scale: tuple[float, float] = (1.0, 0.0)
+    """(scale, offset) that make degrees of the numbers of that band."""
     coverage: CoverageSpec | None = None
     """Count the clear pixels of every date seen, by the scene classification; they stand in the records."""
     amplitude: bool = False
@@ -442,6 +445,7 @@ def window_px(
         dates = _most_at_once(request, scenes)
         # A border is looked for in all bands at once.
         at_once = len(request.bands) if request.radar.border_px else 1
+        at_once += request.angle is not None
         per_px = dates * max(request.class_bytes, 1 + 2 * item * at_once) + 3
     larger = 1.0 if grid_m is None else (request.resolution_m / grid_m) ** 2
     return math.floor(max(budget_bytes // per_px, request.size_px**2) * larger)

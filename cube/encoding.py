@@ -39,6 +39,7 @@ class Encoding:
     scale: float = 1.0
     offset: float = 0.0
     units: str = "1"
+    """Of the physical value; empty where nobody says."""
 
     @property
     def floating(self) -> bool:
@@ -83,8 +84,8 @@ def encoding_for(
     return Encoding(dtype, void, scale, offset, units)
 
 
-UNITS = {"temperature": "K"}
-"""By kind of band; everything else is a ratio or a plain number."""
+UNITS = {"temperature": "K", "value": ""}
+"""By kind of band, where its row names none; everything else is a ratio or a plain number."""
 
 
 def encoding_of(source: str, bands: Sequence[Band]) -> Encoding:
@@ -99,7 +100,11 @@ def encoding_of(source: str, bands: Sequence[Band]) -> Encoding:
             (
                 band.name,
                 encoding_for(
-                    band.dtype, band.nodata, scale=band.scale, offset=band.offset, units=UNITS.get(band.kind, "1")
+                    band.dtype,
+                    band.nodata,
+                    scale=band.scale,
+                    offset=band.offset,
+                    units=UNITS.get(band.kind, "1") if band.units is None else band.units,
                 ),
             )
             for band in bands
@@ -128,8 +133,9 @@ def one_encoding(source: str, bands: Sequence[tuple[str, Encoding]]) -> Encoding
 
 
 def told(encoding: Encoding) -> str:
-    """An encoding in words: ``int16, scale 0.0001, offset 0, void -9999``."""
-    return f"{encoding.dtype}, scale {encoding.scale:g}, offset {encoding.offset:g}, void {encoding.void:g}"
+    """An encoding in words: ``int16, scale 0.0001, offset 0, void -9999``, and its units where it has some."""
+    units = f", in {encoding.units}" if encoding.units not in ("", "1") else ""
+    return f"{encoding.dtype}, scale {encoding.scale:g}, offset {encoding.offset:g}, void {encoding.void:g}{units}"
 
 
 def check_types(encoding: Encoding, bands: Sequence[str], scenes: Sequence[Scene]) -> None:
@@ -166,7 +172,7 @@ def check_types(encoding: Encoding, bands: Sequence[str], scenes: Sequence[Scene
 
 def cf_attrs(encoding: Encoding) -> dict[str, Any]:
     """CF attributes of an encoding, without the void; only those that change anything."""
-    attrs: dict[str, Any] = {"units": encoding.units}
+    attrs: dict[str, Any] = {"units": encoding.units} if encoding.units else {}
     if encoding.scale != 1:
         attrs["scale_factor"] = encoding.scale
     if encoding.offset != 0:

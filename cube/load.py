@@ -451,7 +451,7 @@ def _items(
                 geometry=geometry,
                 bbox=list(box.bbox),
                 datetime=EPOCH + dt.timedelta(days=index),
-                properties={"proj:code": f"EPSG:{scene.epsg}"},
+                properties={"proj:code": f"EPSG:{scene.epsg}"} if scene.epsg else {"proj:wkt2": scene.assets[0].wkt},
             )
             for asset in scene.assets:
                 if asset.band not in bands:

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from odc.geo.geobox import GeoBox
 
-CELL_PX = 32
-"""Between grids of two CRSs, coordinates are exact on a lattice of so many pixels, counted from the origin of the
-CRS, and linear in between. Over 320 m two UTM zones bend by 2 mm against each other, 0.0002 pixel."""
+CELL_PX, CELL_M = 32, 320.0
+"""Between grids of two CRSs, coordinates are exact on a lattice of so many pixels, of fewer where pixels are so coarse
+that those would be more metres, counted from the origin of the CRS, and linear in between. Over 320 m two UTM zones
+bend by 2 mm against each other, 0.0002 pixel of 10 m; over 8 km it would be 1 m."""
 
 HALF = 0.5 + 1e-7
 """Added before rounding down: half goes up, also where the arithmetic of thirds has left it a trifle below half."""
@@ -161,7 +162,7 @@ def _lattice(
 
 def _lines(origin: float, step: float, size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Coordinates of the lattice lines around one axis of a grid, and where each pixel centre lies among them."""
-    cell = CELL_PX * step
+    cell = max(1, min(CELL_PX, math.floor(CELL_M / abs(step)))) * step
     place = (origin + (np.arange(size) + 0.5) * step) / cell
     first = math.floor(place[0])
     return np.arange(first, math.floor(place[-1]) + 2) * cell, place - first

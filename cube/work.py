@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -284,7 +285,8 @@ class Work:
             [step.scenes for step in steps], [angle], self.geobox, resampling="bilinear", dtype="float32", fill=math.nan
         )
         pixels: npt.NDArray[np.float32] = cube.to_numpy()[:, 0]
-        return pixels
+        scale, offset = self.request.angle_scale
+        return pixels if (scale, offset) == (1, 0) else pixels * np.float32(scale) + np.float32(offset)
 
     def _composite(self, slot: int, steps: list[Step], tallies: list[_Tally]) -> None:
         request, arrays, rows = self.request, self.data.arrays, self.window.chips
@@ -403,8 +405,9 @@ class Work:
         cursor = np.zeros(len(rows), int)
         wanted = np.flatnonzero((slots != UNUSED).any(axis=1))
         item = np.dtype(request.dtype).itemsize
-        # The pixels and the reader's copy of them, classes and masks.
-        for part in self.slices(len(wanted), 2 * item * len(request.bands) + request.class_bytes):
+        # The pixels and the reader's copy of them, the angle, classes and masks.
+        layers = len(request.bands) + (request.angle is not None)
+        for part in self.slices(len(wanted), 2 * item * layers + request.class_bytes):
             times = wanted[part]
             cube = self.read([steps[t] for t in times], request.bands)
             layer, clear = self._classes(times)
@@ -618,7 +621,16 @@ def _pixel_m(asset: Asset) -> float:
     if asset.transform == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0):
         return AMPLITUDE_PX_M
     step = abs(asset.transform[4])
-    return step * METRES_PER_DEGREE if asset.epsg == 4326 else step
+    return step * METRES_PER_DEGREE if _in_degrees(asset.epsg, asset.wkt) else step
+
+
+@lru_cache(maxsize=64)
+def _in_degrees(epsg: int, wkt: str | None) -> bool:
+    """Whether a CRS, given by its code or else in words, has degrees and not metres."""
+    from pyproj import CRS
+
+    geographic: bool = CRS.from_user_input(epsg or wkt).is_geographic
+    return geographic
 
 
 def _chip_places(window: Window, size_px: int, resolution_m: float) -> list[shapely.Geometry]:

@@ -22,7 +22,7 @@ from catalog.offsets import is_doubtful, settle
 from catalog.request import find
 from catalog.search import Catalog, open_catalog
 from chips.layout import Coordinate, Group, Layout, Variable
-from cube.build import CubeRequest, axis, steps_needed, variables
+from cube.build import CubeRequest, Kind, axis, steps_needed, variables
 from cube.encoding import Encoding, encoding_of
 from cube.radar import AMPLITUDE, told_apart
 from cube.terrain import halo_px
@@ -154,7 +154,11 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
         static = table.timeless
         layer, _ = source.mask_layer
         resolution_m = source.resolution_m or recipe.grid.resolution_m
-        bands = (*source.band_names, *((layer,) if layer and not static else ()))
+        bands = (
+            *source.band_names,
+            *((layer,) if layer and not static else ()),
+            *((table.angle,) if source.angle and table.angle else ()),
+        )
         found = find(
             catalog(source.catalog, source),
             source=name,
@@ -279,7 +283,9 @@ def _request(
     name: str, source: SourceSpec, recipe: Recipe, scenes: Sequence[Scene], chips: Sequence[Chip]
 ) -> CubeRequest:
     table = source.table
-    assert table.variable != "classes"  # the recipe refuses land-cover products as sources
+    assert table.kind != "classes"  # the recipe refuses land-cover products as sources
+    kind: Kind = "backscatter" if table.kind == "sar" else "elevation" if table.kind == "elevation" else "reflectance"
+    angle = table.bands[table.angle] if source.angle and table.angle else None
     static = table.timeless
     spans = () if static else periods(recipe.interval, source.time)
     orbits: tuple[str, ...] = ()
@@ -289,8 +295,8 @@ def _request(
     layer, layer_table = source.mask_layer
     request = CubeRequest(
         name=name,
-        kind=table.variable,
-        variable=table.variable,
+        kind=kind,
+        variable=source.variable,
         bands=source.band_names,
         size_px=recipe.side_px(source),
         resolution_m=source.resolution_m or recipe.grid.resolution_m,
@@ -305,10 +311,12 @@ def _request(
         coverage=source.coverage,
         apply_mask=source.apply_mask,
         reader=recipe.reader,
-        stored=_encoding(name, source, scenes) if table.variable == "reflectance" else None,
-        long_name=table.title if table.variable == "reflectance" else None,
+        stored=_encoding(name, source, scenes) if kind == "reflectance" else None,
+        long_name=table.title if kind == "reflectance" else None,
         terrain=source.terrain,
         radar=source.radar,
+        angle=None if angle is None else angle.name,
+        angle_scale=(1.0, 0.0) if angle is None else (angle.scale, angle.offset),
         amplitude=source.collection in AMPLITUDE,
     )
     return dataclasses.replace(request, steps=steps_needed(request, scenes, chips))

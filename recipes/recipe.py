@@ -103,6 +103,8 @@ class SourceSpec(Model):
     """Sentinel-2: measure how much of each chip and of the region is seen, and how often (SC and TC)."""
     apply_mask: bool = False
     """For `series` and `single`: void the hidden pixels. By default the mask is only the layer beside them."""
+    angle: bool = False
+    """SAR: store the angle of incidence beside the backscatter, from the band of the collection that has it."""
     terrain: TerrainSpec = TerrainSpec()
     """Elevation: what is derived from it, and what stands where the model has no tile."""
     radar: RadarSpec = RadarSpec()
@@ -124,6 +126,11 @@ class SourceSpec(Model):
         return tuple(canonical_band(self.table, name) for name in names)
 
     @property
+    def variable(self) -> str:
+        """What the variable of the wanted bands is called in the store."""
+        return self.table.variable(self.band_names)
+
+    @property
     def mask_layer(self) -> tuple[str | None, QualityTable | None]:
         """Band that tells what is hidden and the table it is read by; (None, None) where the source has none."""
         band, table = which_layer(self.mask, self.table.quality, self.table.quality_table)
@@ -133,15 +140,26 @@ class SourceSpec(Model):
     def _known_bands(self) -> SourceSpec:
         try:
             names = self.band_names
+            self.variable  # noqa: B018 - raises where the bands measure different things
             self.mask_layer  # noqa: B018 - raises where the layer is not known
         except CatalogError as error:
             raise ValueError(error.why) from error
         if len(set(names)) != len(names):
             raise ValueError(f"bands {list(self.bands)} name a band twice; name each band once")
-        for option, kind, called in (("orbit", "sar", "SAR"), ("radar", "sar", "SAR"), ("terrain", "elevation", "DEM")):
+        for option, kind, called in (
+            ("orbit", "sar", "SAR"),
+            ("radar", "sar", "SAR"),
+            ("angle", "sar", "SAR"),
+            ("terrain", "elevation", "DEM"),
+        ):
             asked = getattr(self, option) != type(self).model_fields[option].default
             if asked and self.table.kind != kind:
                 raise ValueError(f"'{option}' is for {called}, and {self.collection} is {self.table.kind}; remove it")
+        if self.angle and self.table.angle is None:
+            raise ValueError(
+                f"'angle' wants a band with the angle of incidence, and {self.collection} has none; describe a "
+                "collection that has one, as {asset: …, kind: angle} among its bands"
+            )
         if self.coregister is not None and self.mask_layer[0] is None:
             raise ValueError(f"'coregister' needs to know what is clear, and {self.collection} has no quality layer")
         if self.coregister is not None and self.coregister.reference not in ("composite", "clearest"):

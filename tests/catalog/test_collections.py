@@ -28,6 +28,32 @@ def test_every_collection_is_whole() -> None:
             assert band.scale > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("sentinel-2-l2a", "reflectance"),
+        ("naip", "brightness"),
+        ("modis-13Q1-061", "spectral_index"),
+        ("sentinel-1-rtc", "backscatter"),
+        ("cop-dem-glo-30", "elevation"),
+    ],
+)
+def test_the_variable_is_called_what_its_bands_measure(name: str, variable: str) -> None:
+    table = collection(name)
+    assert table.variable(table.default_bands) == variable
+
+
+def test_bands_of_one_collection_may_measure_different_things_but_not_in_one_variable() -> None:
+    modis, landsat = collection("modis-13Q1-061"), collection("landsat-c2-l2")
+    assert modis.variable(["red", "nir08"]) == "reflectance"
+    assert landsat.variable(["lwir11"]) == "temperature"
+    with pytest.raises(CatalogError, match=r"'red' \(reflectance\) and 'lwir11' \(temperature\).*two sources"):
+        landsat.variable(["red", "lwir11"])
+    for name in collection_names():
+        table = collection(name)
+        assert table.variable(table.default_bands)
+
+
 def test_no_name_of_a_band_means_two_bands() -> None:
     for name in collection_names():
         seen: dict[str, str] = {}
