@@ -10,14 +10,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import annotated_types
 
 from curate.errors import LabelError
 from labels.layers import Layer, arrays_of, class_storage, common_legend, layer_of
-from labels.legend import LabelClass, Legend
+from labels.legend import NAMED, LabelClass, Legend, find_product, read_table
 from labels.source import Derived, LabelVariable
 
 if TYPE_CHECKING:
@@ -62,29 +61,44 @@ def why_not(before: Layer, after: Layer) -> str:
 
     Asked of the products and years that the layers were read from; of files of the user's nothing is known.
     """
-    if before.product is None or before.product != after.product:
+    product = _named(before)
+    if product is None or product != _named(after):
         return ""
     if before.year is not None and before.year == after.year:
-        return f"both are {before.product} of {before.year}"
-    row = _incomparable().get(before.product)
-    if row is None:
-        return ""
-    for first, last in row.get("eras", ()):
-        if all(year is not None and first <= year <= last for year in (before.year, after.year)):
-            return ""
-    return f"{before.product}: {row['why']} ({row['source']})"
+        return f"both are {product} of {before.year}"
+    if row := _incomparable().get(product):
+        return f"{product}: {row['why']} ({row['source']})"
+    versions = NAMED[product].versions if product in NAMED else {}
+    # A year that nobody told, or that our table does not have yet, has no version and compares with no other.
+    made = [versions.get(layer.year or 0) for layer in (before, after)]
+    if versions and (made[0] != made[1] or None in made):
+        told = " and ".join(
+            f"{layer.year or 'a year not told'} is {how or 'not known'}"
+            for layer, how in zip((before, after), made, strict=True)
+        )
+        return f"the maps of {product} were not made alike ({told}), which part of their difference shows"
+    return ""
 
 
 def caveat(before: Layer, after: Layer) -> str:
     """What to know about the difference of two layers that may be compared; an empty string when there is nothing."""
-    if before.product != after.product and None not in (before.product, after.product):
-        return f"{before.product} and {after.product} are made differently, and part of the difference is that"
+    products = _named(before), _named(after)
+    if None not in products and products[0] != products[1]:
+        return f"{products[0]} and {products[1]} are made differently, and part of the difference is that"
     return ""
 
 
+def _named(layer: Layer) -> str | None:
+    """The product's own name, where the layer has it by an alias."""
+    try:
+        return layer.product and find_product(layer.product).name
+    except LabelError:
+        return layer.product
+
+
 @lru_cache(maxsize=1)
-def _incomparable() -> dict[str, dict[str, Any]]:
-    return tomllib.loads((resources.files("labels") / "tables" / "change.toml").read_text(encoding="utf-8"))
+def _incomparable() -> dict[str, dict[str, str]]:
+    return tomllib.loads(read_table("change.toml"))
 
 
 def pair_legend(legend: Legend) -> Legend:
