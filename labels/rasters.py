@@ -110,11 +110,11 @@ class RasterSource:
         for top in range(0, window.shape[0], side):
             for left in range(0, window.shape[1], side):
                 part = out[top : top + side, left : left + side]
-                place = _Place(window.epsg, window.resolution_m, row0 + top, col0 + left, dy, dx, part.shape)
+                place = Place(window.epsg, window.resolution_m, row0 + top, col0 + left, dy, dx, part.shape)
                 self._render_part(part, place, samples)
         return out
 
-    def _render_part(self, out: NDArray[np.unsignedinteger[Any]], place: _Place, per_px: int) -> None:
+    def _render_part(self, out: NDArray[np.unsignedinteger[Any]], place: Place, per_px: int) -> None:
         shape = (out.shape[0] * per_px, out.shape[1] * per_px)
         values = np.zeros(shape, np.result_type(*(f.dtype for f in self.files)))
         known = np.zeros(shape, bool)
@@ -122,7 +122,7 @@ class RasterSource:
         for file in self.files:
             if file.crs not in nodes:
                 nodes[file.crs] = place.nodes(file.crs)
-            for shift in (0.0, 360.0, -360.0) if _is_geographic(file.crs) else (0.0,):
+            for shift in (0.0, 360.0, -360.0) if is_geographic(file.crs) else (0.0,):
                 x, y = nodes[file.crs]
                 self._fill(values, known, file, place, x + shift, y, per_px)
             if known.all():
@@ -139,7 +139,7 @@ class RasterSource:
         values: NDArray[Any],
         known: NDArray[np.bool_],
         file: RasterFile,
-        place: _Place,
+        place: Place,
         x: NDArray[np.float64],
         y: NDArray[np.float64],
         per_px: int,
@@ -171,11 +171,11 @@ class RasterSource:
 
         window = PixelWindow.from_slices(rows, cols)
         try:
-            with _opened(file.href, self.reach) as dataset:
+            with opened(file.href, self.reach) as dataset:
                 block = dataset.read(1, window=window)
                 mask = dataset.read_masks(1, window=window) > 0 if file.masked else None
         except (RasterioError, OSError) as error:
-            raise ReadError(file.href, self.name, f"cannot be read ({error.__cause__ or error})") from _portable(error)
+            raise ReadError(file.href, self.name, f"cannot be read ({error.__cause__ or error})") from portable(error)
         valid = np.ones(block.shape, bool) if mask is None else mask
         for value in file.void:
             valid &= block != value
@@ -208,7 +208,7 @@ class RasterSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """A rectangle of pixels of a zone."""
 
     epsg: int
@@ -269,7 +269,7 @@ def open_raster(
     label = f"label {name}"
     product = PRODUCTS[spec.product] if isinstance(spec, ProductLabel) else None
     if isinstance(spec, RasterLabel):
-        hrefs, own_legend = _expand(label, spec.raster), spec.legend
+        hrefs, own_legend = expand(label, spec.raster), spec.legend
     elif rasters:
         hrefs, own_legend = tuple(rasters), None
     else:
@@ -301,7 +301,7 @@ def open_raster(
     return RasterSource(name, legend, ignore, dtype, attrs, files, reach)
 
 
-def _expand(label: str, raster: str | tuple[str, ...]) -> tuple[str, ...]:
+def expand(label: str, raster: str | tuple[str, ...]) -> tuple[str, ...]:
     """Files of a raster label: lists as they stand, patterns by name."""
     paths: list[str] = []
     for path in (raster,) if isinstance(raster, str) else raster:
@@ -323,12 +323,12 @@ def _header(
     from rasterio.errors import RasterioError
 
     try:
-        with _opened(href, reach) as dataset:
+        with opened(href, reach) as dataset:
             crs, transform, count = dataset.crs, dataset.transform, dataset.count
             shape, dtype, nodata = dataset.shape, dataset.dtypes[0], dataset.nodata
             flags = dataset.mask_flag_enums[0]
     except (RasterioError, OSError) as error:
-        raise ReadError(href, name, f"cannot be opened ({error})") from _portable(error)
+        raise ReadError(href, name, f"cannot be opened ({error})") from portable(error)
     if count != 1:
         raise LabelError(label, f"{href} has {count} bands; a class raster has one. Extract it (gdal_translate -b 1)")
     if not np.issubdtype(np.dtype(dtype), np.integer):
@@ -348,11 +348,11 @@ def _header(
         dtype=dtype,
         void=void or own,
         masked=not void and (MaskFlags.per_dataset in flags or MaskFlags.alpha in flags),
-        pixel_m=_pixel_m(wkt, coefficients, shape, aoi),
+        pixel_m=ground_pixel_m(wkt, coefficients, shape, aoi),
     )
 
 
-def _pixel_m(crs: str, transform: tuple[float, ...], shape: tuple[int, int], aoi: Aoi) -> float:
+def ground_pixel_m(crs: str, transform: tuple[float, ...], shape: tuple[int, int], aoi: Aoi) -> float:
     """Side of a pixel on the ground at the middle of the area; the same for all tiles of a mosaic, so seams agree."""
     import pyproj
 
@@ -369,7 +369,7 @@ def _pixel_m(crs: str, transform: tuple[float, ...], shape: tuple[int, int], aoi
 
 
 @contextmanager
-def _opened(href: str, reach: Callable[[str], Reach] | None) -> Iterator[rasterio.DatasetReader]:
+def opened(href: str, reach: Callable[[str], Reach] | None) -> Iterator[rasterio.DatasetReader]:
     """A raster open for reading, with the settings that its place needs."""
     import rasterio
 
@@ -382,7 +382,7 @@ def _opened(href: str, reach: Callable[[str], Reach] | None) -> Iterator[rasteri
         yield dataset
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error without GDAL's own behind it.
 
     Dask sends an error with its causes, and rasterio's wrappers of GDAL's errors cannot be unpickled (1.4.4): the
@@ -393,7 +393,8 @@ def _portable(error: Exception) -> Exception:
 
 
 @lru_cache
-def _is_geographic(crs: str) -> bool:
+def is_geographic(crs: str) -> bool:
+    """Whether the coordinates of a CRS (WKT) are longitudes and latitudes."""
     import pyproj
 
     return bool(pyproj.CRS.from_wkt(crs).is_geographic)

@@ -20,6 +20,9 @@ LATTICE_PX = 32
 EDGE_PX = 1e-8
 """A centre nearer than this to the border of two pixels lies on it and gets the right or lower one, as with GDAL."""
 
+GRAIN = 2.0**20
+"""Places are known to a part of this of a pixel: coarse enough to swallow rounding, too fine to be seen."""
+
 
 def lattice_nodes(first_px: int, last_px: int) -> NDArray[np.int64]:
     """Nodes along one axis, in pixels of the zone, that the pixels ``first_px`` to ``last_px`` (excluded) need."""
@@ -127,3 +130,42 @@ def vote(
                     best = run
                     out[i, j] = votes[k]
             filled[i, j] = True
+
+
+@njit(nogil=True, cache=True)
+def locate(
+    out_rows: NDArray[np.float64],
+    out_cols: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    cols: NDArray[np.float64],
+    row0: float,
+    col0: float,
+    node_row0: int,
+    node_col0: int,
+) -> None:
+    """Place in a file, in its pixels, of points that lie one pixel of the zone apart; not finite where there is none.
+
+    Args:
+        out_rows, out_cols: (y, x), changed in place.
+        rows, cols: Place in the file of the lattice's nodes, (y, x).
+        row0, col0: Place in the zone, in its pixels, of the first point: a whole number is a pixel's upper left corner.
+        node_row0, node_col0: Pixel of the zone of the first node.
+    """
+    wy, wx = np.empty(4), np.empty(4)
+    for i in range(out_rows.shape[0]):
+        y = (row0 - node_row0 + i) / LATTICE_PX
+        ky = math.floor(y)
+        _weights(y - ky, wy)
+        for j in range(out_rows.shape[1]):
+            x = (col0 - node_col0 + j) / LATTICE_PX
+            kx = math.floor(x)
+            _weights(x - kx, wx)
+            row, col = 0.0, 0.0
+            for a in range(4):
+                for b in range(4):
+                    w = wy[a] * wx[b]
+                    row += w * rows[ky - 1 + a, kx - 1 + b]
+                    col += w * cols[ky - 1 + a, kx - 1 + b]
+            # To a millionth of a pixel: what lies on a border or a centre but for rounding lies on it.
+            out_rows[i, j] = np.floor(row * GRAIN + 0.5) / GRAIN
+            out_cols[i, j] = np.floor(col * GRAIN + 0.5) / GRAIN
