@@ -149,7 +149,7 @@ class ParcelTargets:
     """Draws the ids. It is asked for up to ``halo_px`` pixels around a window and must have been opened so wide."""
     ids: str
     """The variable of ``source`` with the ids."""
-    parts: tuple[Part, ...] = ("boundary", "distance", "extent")
+    parts: tuple[Part, ...] = ("extent", "boundary", "distance")
     width_px: int = 1
     """Width of a boundary, within the parcel."""
     max_px: int = 32
