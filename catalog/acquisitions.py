@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog import sentinel2
-from catalog.filters import platform_name
-from catalog.search import item_interval, parse_time
+from catalog.filters import parse_time, platform_name
+from catalog.search import item_interval
 
 SLICE_GAP = dt.timedelta(seconds=60)
 """Slices of one pass of Sentinel-1 follow each other without a gap, rows of Landsat and tiles of HLS after 15 to 25 s;

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from catalog.filters import parse_time
 from catalog.scene import Asset, Radiometry, Scene
-from catalog.search import item_geometry, no_collector, parse_time
+from catalog.search import item_geometry, no_collector
 from curate.errors import StoreError
 
 if TYPE_CHECKING:

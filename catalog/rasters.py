@@ -40,7 +40,7 @@ class RasterCatalog:
         spec: How names tell bands and times.
     """
 
-    filters_remotely = False
+    says_cloud: frozenset[str] = frozenset()
 
     def __init__(self, where: str | Path | Sequence[str | Path], collection: str, spec: DescribeSpec) -> None:
         self.name = str(where) if isinstance(where, str | Path) else f"{len(where)} rasters"

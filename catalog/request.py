@@ -14,7 +14,7 @@ from annotated_types import Ge, Le
 
 from catalog.collections import Collection, canonical_band
 from catalog.collections import collection as collection_table
-from catalog.filters import check_query, platform_name
+from catalog.filters import all_of, check_query, platform_name
 from curate.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -95,16 +95,20 @@ def find(
     table = collection if isinstance(collection, Collection) else collection_table(collection)
     asked = catalog.name_of(table, collection if isinstance(collection, str) else table.id)
     names = tuple(canonical_band(table, name) for name in bands)
-    query = dict(spec.query or {})
-    if spec.max_cloud_pct is not None and catalog.filters_remotely and table.kind == "optical":
-        query["eo:cloud_cover"] = {**query.get("eo:cloud_cover", {}), "lte": spec.max_cloud_pct}
+    query, cql2 = dict(spec.query or {}), spec.cql2
+    if spec.max_cloud_pct is not None and table.kind == "optical":
+        if table.mission in catalog.says_cloud:
+            # A limit of the user's own stays: ours is checked below again, theirs is not.
+            query["eo:cloud_cover"] = {"lte": spec.max_cloud_pct, **query.get("eo:cloud_cover", {})}
+        else:
+            cql2 = all_of([*([spec.cql2] if spec.cql2 else ()), _silent_or_at_most(spec.max_cloud_pct)])
     found = catalog.search(
         [asked],
         aoi_geometry,
         None if table.timeless else start,
         None if table.timeless else end,
         query=query or None,
-        cql2=spec.cql2,
+        cql2=cql2,
     )
     wanted = [item for item in found if all(test(item) for test in _tests(spec, orbits))]
     complete = [item for item in wanted if not missing_bands(item, table, names)]
@@ -128,6 +132,12 @@ def find(
             rows.append(LockedItem(item, source, "dropped", no_asset(item, table, lacking)))
     log.info("%s: %d items of %s, %d used", source, len(rows), table.id, sum(row.status == "used" for row in rows))
     return sorted(rows, key=_order)
+
+
+def _silent_or_at_most(cloud_pct: float) -> Item:
+    """The limit of cloud as CQL2: a `query` would lose the scenes that do not say theirs."""
+    cover = {"property": "eo:cloud_cover"}
+    return {"op": "or", "args": [{"op": "isNull", "args": [cover]}, {"op": "<=", "args": [cover, cloud_pct]}]}
 
 
 def _only_read(item: Item, scene: Scene) -> Item:

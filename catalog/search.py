@@ -26,7 +26,18 @@ from urllib.parse import urljoin, urlsplit
 
 from catalog.collections import Collection, nearest
 from catalog.endpoints import Endpoint, endpoint_at, endpoint_named, endpoints, host_of
-from catalog.filters import check_query, matches_cql2, matches_query
+from catalog.filters import (
+    all_of,
+    check_query,
+    conjuncts,
+    cql2_test,
+    differs,
+    is_plain,
+    matches_query,
+    parse_time,
+    query_as_cql2,
+    same_everywhere,
+)
 from curate.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -54,6 +65,10 @@ MAX_VERTICES = 500
 """A finer area is sent to the server as its hull and cut to the true outline here: long request bodies are refused."""
 BALLAST = frozenset({"alternate", "alternate:name", "auth:refs", "storage:refs", "description", "file:local_path"})
 """Fields of assets that nothing here reads: 10,000 items of CDSE take a third less memory without them."""
+SAYS_CLOUD = frozenset({"sentinel-2", "landsat", "hls"})
+"""Missions whose items say their cloud cover at every endpoint we know; those of NAIP and MODIS do not."""
+STALE_PAGES = 3
+"""Pages in a row without a new item after which a server is taken to answer the same page for ever."""
 READERS = 16
 """Item files read at once."""
 
@@ -63,8 +78,8 @@ class Catalog(Protocol):
 
     name: str
     """As the user gave it."""
-    filters_remotely: bool
-    """True when a filter saves traffic, because a server applies it."""
+    says_cloud: frozenset[str]
+    """Missions whose items all say their cloud cover here, so that a server may filter by it without losing any."""
 
     def name_of(self, collection: Collection, asked: str) -> str:
         """The name of a collection of ours in this catalog; ``asked`` is the one of its names that the user gave."""
@@ -139,10 +154,9 @@ def _is_rasters(where: str | Path | Sequence[str | Path]) -> bool:
 class StacApi:
     """A STAC API, through pystac-client: paging, retries with backoff, and only filters that the server promises."""
 
-    filters_remotely = True
-
     def __init__(self, url: str, *, name: str | None = None, endpoint: Endpoint | None = None) -> None:
         self.url, self.name, self.endpoint = url, name or url, endpoint
+        self.says_cloud = frozenset() if endpoint is None else SAYS_CLOUD
         self._client: Client | None = None
         self._io: StacApiIO | None = None
 
@@ -166,22 +180,19 @@ class StacApi:
         check_query(query or {})
         client = self._connect()
         limit = min(limit_page, self.endpoint.page_limit) if self.endpoint else limit_page
+        remote, here = self._filters(client, query or {}, cql2)
         asked: dict[str, Any] = {
             "collections": list(collections),
             "datetime": None if start is None and end is None else (_rfc3339(start), _rfc3339(end)),
+            **remote,
         }
-        remote = self._remote_query(client, query)
-        if remote:
-            asked["query"] = remote
-        if cql2 and client.conforms_to("FILTER"):
-            asked |= {"filter": dict(cql2), "filter_lang": "cql2-json"}
+        # Applied again here: some servers accept a filter and ignore it, and all treat the end of the time as included.
+        keep = keep_items(collections, geometry, start, end, query, here)
         found = [item for area in self._areas(geometry) for item in self._pages(client, {**asked, **area}, limit)]
         for item in found:
             _check_item(item, self.name)
         if not found:
             self._check_collections(collections)
-        # Applied again here: some servers accept a filter and ignore it, and all treat the end of the time as included.
-        keep = keep_items(collections, geometry, start, end, query, None if "filter" in asked else cql2)
         items = {(item.get("collection"), item["id"]): item for item in found if keep(item)}
         return [_absolute(item, _self_link(item) or self.url, self.url) for item in items.values()]
 
@@ -200,7 +211,7 @@ class StacApi:
 
         while True:
             try:
-                return list(client.search(**asked, limit=limit, method=_method(client)).items_as_dicts())
+                return self._every_page(client.search(**asked, limit=limit, method=_method(client)).pages_as_dicts())
             except APIError as error:
                 if limit > SMALLEST_PAGE and _is_too_long(error):
                     limit = max(limit // 5, SMALLEST_PAGE)
@@ -209,6 +220,24 @@ class StacApi:
                 raise CatalogError(f"catalog {self.name}", f"the search failed: {_short(error)}") from error
             except (NotImplementedError, PystacClientWarning, ValueError) as error:
                 raise CatalogError(f"catalog {self.name}", f"the search failed: {_short(error)}") from error
+
+    def _every_page(self, pages: Iterable[Item]) -> list[Item]:
+        items: list[Item] = []
+        seen: set[tuple[Any, Any]] = set()
+        stale = 0
+        for page in pages:
+            features = page.get("features", [])
+            names = {(item.get("collection"), item.get("id")) for item in features if isinstance(item, Mapping)}
+            stale = stale + 1 if names and names <= seen else 0
+            if stale == STALE_PAGES:
+                raise CatalogError(
+                    f"catalog {self.name}",
+                    f"the search failed: after {len(seen)} items the same ones come again, page after page. The server "
+                    "does not know its own paging (in stac-fastapi: the extension 'pagination' is off)",
+                )
+            seen |= names
+            items += features
+        return items
 
     def _connect(self) -> Client:
         if self._client is None:
@@ -252,11 +281,24 @@ class StacApi:
             raise CatalogError(f"catalog {self.name}", f"{at} cannot be read: {_short(error)}") from error
         return document
 
-    def _remote_query(self, client: Client, query: Mapping[str, Any] | None) -> dict[str, Any]:
-        # Platforms are spelled differently by every server (Sentinel-2A, sentinel-2a): compared here, after the search.
-        if not query or not client.conforms_to("QUERY"):
-            return {}
-        return {name: tests for name, tests in query.items() if name.removeprefix("properties.") != "platform"}
+    def _filters(
+        self, client: Client, query: Mapping[str, Any], cql2: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+        """What the server is asked to filter by, and the part of the CQL2 that is applied here.
+
+        The server gets what it offers to apply and what all servers answer alike.
+        """
+        sent = same_everywhere(query)
+        by_query = {"query": sent} if sent and client.conforms_to("QUERY") else {}
+        if not client.conforms_to("FILTER"):
+            return by_query, cql2
+        parts = [(part, is_plain(part)) for part in (conjuncts(cql2) if cql2 else ())]
+        remote = [part for part, plain in parts if not (plain and differs(part))]
+        here = all_of([part for part, plain in parts if plain])
+        if remote or (sent and not by_query):
+            # One language for all: pgstac, and so Planetary Computer, refuses `query` and `filter` in one search.
+            return {"filter": all_of([*remote, *query_as_cql2(sent)]), "filter_lang": "cql2-json"}, here
+        return by_query, here
 
     def _check_collections(self, collections: Sequence[str]) -> None:
         """CatalogError when a collection does not exist: servers answer that with an empty result."""
@@ -313,7 +355,7 @@ def _method(client: Client) -> str:
 class StaticCatalog:
     """A catalog that is files: read once, then filtered here. Children and items are followed."""
 
-    filters_remotely = False
+    says_cloud: frozenset[str] = frozenset()
 
     def __init__(self, where: str | Path) -> None:
         text = str(where)
@@ -411,15 +453,6 @@ def item_interval(item: Mapping[str, Any]) -> tuple[dt.datetime, dt.datetime] | 
     return parse_time(start), parse_time(end)
 
 
-def parse_time(text: str | dt.datetime) -> dt.datetime:
-    """A time of an item, in UTC. Without a zone it is taken as UTC."""
-    try:
-        time = text if isinstance(text, dt.datetime) else dt.datetime.fromisoformat(text)
-    except (ValueError, TypeError) as error:
-        raise CatalogError("catalog", f"an item has the time {text!r}; wanted one like 2020-06-01T10:00:00Z") from error
-    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
-
-
 def item_geometry(item: Mapping[str, Any]) -> shapely.Geometry | None:
     """Footprint of an item in EPSG:4326, from its geometry or else its bbox; None when it has neither.
 
@@ -490,6 +523,7 @@ def keep_items(
     """The whole question as a test of one item, for catalogs that cannot answer it and to check those that can."""
     import shapely
 
+    meets = None if cql2 is None else cql2_test(cql2)
     shapely.prepare(geometry)
     minx, miny, maxx, maxy = shapely.bounds(geometry)
 
@@ -503,7 +537,7 @@ def keep_items(
             return False
         if query and not matches_query(item, query):
             return False
-        if cql2 and not matches_cql2(item, cql2):
+        if meets is not None and not meets(item):
             return False
         footprint = item_geometry(item)
         return footprint is not None and bool(shapely.intersects(geometry, footprint))

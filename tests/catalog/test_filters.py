@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from catalog.filters import check_query, matches_cql2, matches_query
+from catalog.filters import all_of, check_query, conjuncts, cql2_test, differs, matches_query, same_everywhere
 from curate.errors import CatalogError
 
-ITEM = {
+ITEM: dict[str, Any] = {
     "id": "S2A_1",
     "collection": "sentinel-2-l2a",
     "properties": {"eo:cloud_cover": 20.0, "platform": "Sentinel-2A", "s2:mgrs_tile": "33UWP", "list": [1, 2]},
 }
+ITEM["properties"] |= {"datetime": "2021-05-06T09:00:31.024Z", "made": "2021-05-06T12:17:32Z"}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,9 @@ ITEM = {
         ({"platform": {"neq": "sentinel-2a"}}, False),
         ({"absent": {"neq": 1}}, False),
         ({"id": {"eq": "S2A_1"}}, True),
+        ({"datetime": {"gt": "2021-05-06T09:00:31Z"}}, True),
+        ({"datetime": {"lt": "2021-05-06T11:00:32+02:00"}}, True),
+        ({"datetime": {"startsWith": "2021-05-06"}}, True),
     ],
 )
 def test_a_query_matches_as_on_a_server(query: dict[str, Any], matches: bool) -> None:
@@ -65,6 +69,7 @@ def op(name: str, *args: Any) -> dict[str, Any]:
 
 CLOUD = {"property": "eo:cloud_cover"}
 TILE = {"property": "s2:mgrs_tile"}
+ABSENT, TIME, MADE = ({"property": name} for name in ("absent", "datetime", "made"))
 
 
 @pytest.mark.parametrize(
@@ -82,10 +87,24 @@ TILE = {"property": "s2:mgrs_tile"}
         (op("like", TILE, "33%"), True),
         (op("like", TILE, "33U.P"), False),
         (op("=", {"property": "platform"}, "sentinel-2a"), True),
+        # Unknown is neither true nor false, as in SQL: what it is a part of is so only where the rest decides.
+        (op("not", op("=", ABSENT, 1)), False),
+        (op("not", op("in", ABSENT, [1])), False),
+        (op("not", op("like", ABSENT, "%")), False),
+        (op("or", op("=", ABSENT, 1), op("=", CLOUD, 20)), True),
+        (op("not", op("and", op("=", ABSENT, 1), op("=", CLOUD, 21))), True),
+        (op("not", op("or", op("=", ABSENT, 1), op("=", CLOUD, 21))), False),
+        (op(">", TIME, {"timestamp": "2021-05-06T09:00:31Z"}), True),
+        (op(">", TIME, "2021-05-06T09:00:31Z"), True),
+        (op("<", TIME, {"timestamp": "2021-05-06T11:00:32+02:00"}), True),
+        (op("=", TIME, {"date": "2021-05-06"}), True),
+        (op(">", TIME, {"date": "2021-05-06"}), False),
+        (op("in", TIME, [{"date": "2021-05-06"}]), True),
+        (op("=", MADE, {"timestamp": "2021-05-06T12:17:32+00:00"}), True),
     ],
 )
 def test_plain_cql2_is_evaluated(expression: dict[str, Any], matches: bool) -> None:
-    assert matches_cql2(ITEM, expression) is matches
+    assert cql2_test(expression)(ITEM) is matches
 
 
 @pytest.mark.parametrize(
@@ -94,9 +113,39 @@ def test_plain_cql2_is_evaluated(expression: dict[str, Any], matches: bool) -> N
         op("s_intersects", {"property": "geometry"}, {}),
         op("=", op("casei", TILE), "33uwp"),
         op("<", CLOUD, {"property": "s2:nodata"}),
+        op("and", op("<", CLOUD, 0), op("casei", TILE)),  # also where the first part decides
+        op("in", TILE, "33UWP"),
+        {"op": "and", "args": 3},
+        {"op": {}, "args": []},
         {},
     ],
 )
 def test_cql2_beyond_that_is_refused(expression: dict[str, Any]) -> None:
     with pytest.raises(CatalogError, match="more than can be filtered here"):
-        matches_cql2(ITEM, expression)
+        cql2_test(expression)
+
+
+@pytest.mark.parametrize("wanted", ["yesterday", 5])
+def test_a_time_that_is_none_is_named(wanted: Any) -> None:
+    with pytest.raises(CatalogError, match=r"'datetime' is compared to .*; wanted a time like"):
+        cql2_test(op("<", TIME, wanted))(ITEM)
+
+
+def test_parts_that_servers_answer_in_their_own_way_are_known() -> None:
+    platform = op("=", {"property": "properties.platform"}, "sentinel-2a")
+    assert differs(op("or", op("=", CLOUD, 1), platform))
+    assert differs(op("<", MADE, {"timestamp": "2021-05-06T00:00:00Z"}))
+    assert differs(op("in", TIME, ["2021-05-06T00:00:00Z"]))
+    assert not differs(op("and", op("=", CLOUD, 1), op("in", TILE, ["platform", "datetime"])))
+    assert same_everywhere({"platform": {"eq": "x"}, "a": {"in": [1], "lt": 3}, "b": {"contains": "x"}}) == {
+        "a": {"lt": 3}
+    }
+
+
+def test_an_expression_is_its_conjuncts() -> None:
+    parts = [op("=", CLOUD, 1), op("or", op("=", CLOUD, 1), op("=", CLOUD, 2)), op("isNull", TILE)]
+    assert conjuncts(op("and", parts[0], op("and", *parts[1:]))) == parts
+    assert conjuncts(parts[1]) == [parts[1]]
+    assert all_of(parts) == op("and", *parts)
+    assert all_of(parts[:1]) == parts[0]
+    assert all_of([]) is None

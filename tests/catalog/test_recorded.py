@@ -16,6 +16,7 @@ from catalog.acquisitions import acquisition_keys, resolve_duplicates, tile_of
 from catalog.collections import canonical_band, collection, collection_names
 from catalog.scene import Scene
 from catalog.scenes import missing_bands, says_projection, to_scene
+from catalog.search import SAYS_CLOUD
 from curate.errors import CatalogError
 
 Item = dict[str, Any]
@@ -234,3 +235,12 @@ def test_narrow_infrared_of_the_two_halves_of_hls_lies_in_different_files() -> N
     assert collection("HLSL30_2.0").id == "hls2-l30"
     with pytest.raises(CatalogError, match="band 'B05' is not in hls2-l30"):
         canonical_band("hls2-l30", "B05")
+
+
+def test_missions_of_which_servers_filter_by_cloud_always_say_it(items: list[Item]) -> None:
+    silent = {
+        table.id: item["id"]
+        for item, name in _known(items)
+        if (table := collection(name)).mission in SAYS_CLOUD and "eo:cloud_cover" not in item["properties"]
+    }
+    assert not silent

@@ -360,19 +360,66 @@ def test_relative_addresses_are_relative_to_the_item(api: Api) -> None:
     assert items[0]["assets"]["B04"]["href"] == f"{api.url}/collections/sentinel-2-l2a/items/B04.tif"
 
 
-def test_the_limit_of_cloud_is_sent_and_the_rest_is_done_here(api: Api) -> None:
+def within_25(catalog: StacApi, **spec: Any) -> list[float | None]:
+    """Cloud cover of the scenes that are found with a limit of 25 %."""
     rows = find(
-        open_catalog(api.url),
+        catalog,
         source="s2",
         collection="sentinel-2-l2a",
         bands=["red"],
         aoi_geometry=HERE,
         start=START,
         end=END,
-        spec=SearchSpec(max_cloud_pct=25, query={"eo:cloud_cover": {"gt": 5}}),
+        spec=SearchSpec(max_cloud_pct=25, **spec),
     )
-    assert [row.scene.cloud_pct for row in rows if row.scene] == [10, 20]
-    assert api.asked[0]["query"] == {"eo:cloud_cover": {"gt": 5, "lte": 25}}
+    return [row.scene.cloud_pct for row in rows if row.scene]
+
+
+def test_a_known_endpoint_is_asked_for_the_limit_of_cloud(api: Api) -> None:
+    client = StacApi(api.url, endpoint=Endpoint("tiny", api.url, (), None, 100, ""))
+    assert within_25(client, query={"eo:cloud_cover": {"gt": 5}}) == [10, 20]
+    assert within_25(client, query={"eo:cloud_cover": {"lte": 10}}) == [0, 10]
+    assert within_25(client, query={"eo:cloud_cover": {"lte": 30}}) == [0, 10, 20]
+    asked = [asked["query"]["eo:cloud_cover"] for asked in api.asked]
+    assert asked == [{"gt": 5, "lte": 25}, {"lte": 10}, {"lte": 30}]
+
+
+def test_of_an_unknown_server_the_limit_of_cloud_loses_no_scene_that_does_not_say(api: Api) -> None:
+    del api.items[1]["properties"]["eo:cloud_cover"]
+    assert within_25(StacApi(api.url)) == [0, None, 20]
+    cover = {"property": "eo:cloud_cover"}
+    silent_or_low = {"op": "or", "args": [{"op": "isNull", "args": [cover]}, {"op": "<=", "args": [cover, 25]}]}
+    assert api.asked[0]["filter"] == silent_or_low
+    api.conforms = [*CORE, QUERY]  # a query would lose it
+    assert within_25(StacApi(api.url)) == [0, None, 20]
+    assert "query" not in api.asked[1]
+
+
+def test_a_server_with_both_filters_is_asked_in_one_language(api: Api) -> None:
+    plain = {"op": "<", "args": [{"property": "eo:cloud_cover"}, 30]}
+    query = {"s2:mgrs_tile": {"eq": "33UWP", "startsWith": "33"}, "platform": {"eq": "sentinel-2a"}}
+    assert len(StacApi(api.url).search(S2, HERE, START, END, query=query, cql2=plain)) == 3
+    tile = {"op": "=", "args": [{"property": "s2:mgrs_tile"}, "33UWP"]}
+    assert api.asked[0]["filter"] == {"op": "and", "args": [plain, tile]}
+    assert "query" not in api.asked[0]
+    api.conforms = [*CORE, FILTER]
+    assert len(StacApi(api.url).search(S2, HERE, START, END, query=query)) == 7
+    assert api.asked[1]["filter"] == tile
+
+
+def test_a_filter_that_the_server_accepts_and_ignores_holds(api: Api) -> None:
+    plain = {"op": "<", "args": [{"property": "eo:cloud_cover"}, 30]}
+    assert len(StacApi(api.url).search(S2, HERE, START, END, cql2=plain)) == 3
+    assert api.asked[0]["filter"] == plain
+
+
+def test_a_server_that_answers_the_same_page_for_ever_is_told(api: Api) -> None:
+    api.page = 3
+    search = api.search
+    api.search = lambda asked: search({**asked, "token": None})  # type: ignore[method-assign] # as a server without paging
+    with pytest.raises(CatalogError, match="after 3 items the same ones come again"):
+        StacApi(api.url).search(S2, HERE, START, END)
+    assert len(api.asked) == 4
 
 
 def test_a_static_catalog_over_http_is_followed(
