@@ -249,7 +249,11 @@ def _header(item: Item, band: str, key: str, signing: str | None, table: Collect
     from rasterio.errors import RasterioError
 
     href = item["assets"][key]["href"]
-    reach = access(href, signing)
+    try:
+        reach = access(href, signing)
+    except OSError as error:
+        why = f"the item says no projection, and the token service gives none to open its file {href} with ({error})"
+        raise ReadError(str(item["id"]), band, why) from None  # the cause may not be picklable
     try:
         # EMPTY_DIR: GDAL would otherwise list the folder of every remote file.
         with (

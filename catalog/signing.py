@@ -27,4 +27,9 @@ def sign(href: str, scheme: str | None) -> str:
     import planetary_computer
 
     with _ONE_AT_A_TIME:
-        return str(planetary_computer.sign_url(href))
+        try:
+            return str(planetary_computer.sign_url(href))
+        except OSError:
+            raise
+        except (ValueError, KeyError) as error:  # an answer that is no token: a login page of a proxy, for one
+            raise OSError(f"its answer is no token ({type(error).__name__})") from error

@@ -136,6 +136,7 @@ class CubeRequest:
             return 4
         item = np.dtype(self.classes.dtype).itemsize
         # A layer without a void is held against the first band, which is read beside it.
+        item += 0 if self.classes.factor == 1 else 4
         return 2 * item + 2 + (2 * np.dtype(self.dtype).itemsize if self.classes.void is None else 0)
 
     @property

@@ -114,12 +114,23 @@ class _File:
     @contextlib.contextmanager
     def opened(self) -> Iterator[rasterio.DatasetReader]:
         """The file, with a fresh signature and the settings of its server."""
-        reach = access(self.href, self.signing)
+        reach = self.reach()
         with reach.env(), rasterio.open(reach.url, sharing=False) as source:
             yield source
 
+    def reach(self) -> Access:
+        """How to open the file now. Raises ReadError when nobody gives the token that it needs."""
+        try:
+            return access(self.href, self.signing)
+        except OSError as error:
+            why = (
+                f"{self.href} needs a token, and the token service of {self.signing} gives none ({error}); run the "
+                "same command again later, and see whether this machine reaches the service"
+            )
+            raise ReadError(self.scene, self.band, why) from None  # the cause may not be picklable
+
     def failed(self, error: BaseException) -> ReadError:
-        return ReadError(self.scene, self.band, why_unreadable(access(self.href, self.signing), self.layer, error))
+        return ReadError(self.scene, self.band, why_unreadable(self.reach(), self.layer, error))
 
 
 def read_odc(
@@ -424,6 +435,8 @@ def why_unreadable(reach: Access, layer: int, error: BaseException) -> str:
     with contextlib.suppress(*READ_FAILURES), rasterio.Env(**GDAL_ENV), reach.env(), rasterio.open(href) as source:
         if layer > source.count:
             return f"{place} has {source.count} layers, wanted layer {layer}; correct the asset's layer in the catalog"
+        if isinstance(error, UnusableFile):
+            return f"{place} is whole, but {reason}"
         return (
             f"{place} opens but part of it cannot be read, so it is damaged or cut off; fetch the file again ({reason})"
         )

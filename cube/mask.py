@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-TableName = Literal["scl", "qa_pixel", "pixel_qa", "fmask", "oa_fmask", "cloud_probability", "snow_probability"]
+TableName = Literal[
+    "scl",
+    "qa_pixel",
+    "pixel_qa",
+    "fmask",
+    "oa_fmask",
+    "cloud_probability",
+    "snow_probability",
+    "cloud_fraction",
+    "snow_fraction",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from curate.errors import CatalogError
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from catalog.scene import Scene
 
 WORDS = (
     "void",
@@ -61,13 +65,15 @@ class QualityTable:
     title: str
     kind: Literal["classes", "bits", "probability"]
     dtype: str
-    """uint8 or uint16, in the file and in the store."""
+    """uint8 or uint16, in the store, and in the file where ``factor`` is 1."""
     void: int | None
     """Stands where nothing was seen. None: the layer cannot tell, and the first band of the source does."""
     flags: tuple[Flag, ...]
     threshold: float | None = None
     """Probability in percent from which the flag holds, when the recipe gives none."""
     source: tuple[str, ...] = ()
+    factor: float = 1.0
+    """Probabilities whose files hold floats: a number of the file times this is percent."""
 
     @property
     def words(self) -> frozenset[str]:
@@ -148,6 +154,36 @@ def check_word(word: str) -> None:
         near = difflib.get_close_matches(word, WORDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(WORDS)}"
         raise ValueError(f"'{word}' is not a class that can be hidden; {hint}")
+
+
+def check_layer(table: QualityTable, band: str, scenes: Iterable[Scene]) -> None:
+    """Refuse probabilities that would be read wrongly: floats from 0 to 1 as percent are all 0, and the reverse.
+
+    Raises:
+        CatalogError: An asset is of the other kind, by what its item or its header says.
+    """
+    if table.kind != "probability":
+        return
+    for scene in scenes:
+        for asset in scene.assets:
+            if asset.band != band or asset.dtype.startswith("float") == (table.factor != 1):
+                continue
+            other, what = table.name.replace("fraction", "probability"), "whole percent"
+            if table.factor == 1:
+                other, what = table.name.replace("probability", "fraction"), "0 to 1"
+            raise CatalogError(
+                scene.id,
+                f"band {band} holds {asset.dtype}, and is read by the table '{table.name}'; write 'table: {other}' "
+                f"under 'mask' if its numbers are {what}, or describe the band with the type they are meant to have",
+            )
+
+
+def percent(pixels: npt.NDArray[np.float32], table: QualityTable) -> npt.NDArray[Any]:
+    """Numbers of a file of floats as the whole percent that are stored, dims as they are."""
+    import numpy as np
+
+    whole: npt.NDArray[Any] = np.clip(np.rint(pixels * np.float32(table.factor)), 0, 100).astype(table.dtype)
+    return whole
 
 
 @functools.lru_cache(maxsize=32)
@@ -238,4 +274,5 @@ def _table(name: str, row: Mapping[str, Any]) -> QualityTable:
         flags=tuple(flags),
         threshold=row.get("threshold"),
         source=tuple(row["source"]),
+        factor=float(row.get("factor", 1)),
     )

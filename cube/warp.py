@@ -78,7 +78,10 @@ def read_onto(
     if source.gcps[0] and source.transform.is_identity:
         return _by_points(source, layer, nodata, geobox, resampling, dtype, fill, amplitude)
     if amplitude:
-        raise UnusableFile("it has a grid, but amplitudes are known only in files with ground control points")
+        raise UnusableFile(
+            "it has a grid, and amplitudes are known only in files with ground control points: somebody has warped it; "
+            "describe it as a collection of your own (kind: sar, as linear power), or take the original file"
+        )
     if source.crs is None:
         raise UnusableFile("it has no coordinate reference system")
     void = source.nodatavals[layer - 1]

@@ -21,7 +21,7 @@ from cube.coverage import count_clear
 from cube.encoding import check_types
 from cube.load import READERS, placed
 from cube.mask import clear_mask, halo_px
-from cube.quality import lookup
+from cube.quality import check_layer, lookup, percent
 from cube.radar import direction, read_backscatter, to_decibel, told_apart
 from cube.radiometry import read_harmonised
 from cube.resample import resampling_for
@@ -55,6 +55,8 @@ class Work:
         self.places = _chip_places(window, size, request.resolution_m)
         self.steps = self._near(join_steps(request, told_apart(request.radar, scenes)))
         check_types(request.encoding, request.bands, [scene for step in self.steps for scene in step.scenes])
+        if request.quality is not None:
+            check_layer(request.classes, request.quality, [scene for step in self.steps for scene in step.scenes])
         self._surveyed: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = []
         self._known = False
         self._clear_px: list[dict[str, int]] = [{} for _ in self.boxes]
@@ -125,9 +127,11 @@ class Work:
             [request.quality],
             padded,
             resampling=self.methods[request.quality],
-            dtype=table.dtype,
+            dtype=table.dtype if table.factor == 1 else "float32",
             fill=table.void or 0,
         ).to_numpy()[:, 0]
+        if table.factor != 1:
+            layer = percent(layer, table)
         inner = (slice(None), slice(halo, halo + self.window.shape[0]), slice(halo, halo + self.window.shape[1]))
         clear = np.empty((len(layer), *self.window.shape), bool)
 

@@ -8,14 +8,15 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from catalog.access import access
+from catalog.scenes import to_scene
 from catalog.signing import sign
-from curate.errors import CatalogError
+from curate.errors import CatalogError, ReadError
 
 # The SDK declares its models the way of pydantic 1. Goes when it has a release after 1.0.0.
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
@@ -30,6 +31,7 @@ class Tokens:
         self.asked: list[str] = []
         self.seconds = 3600
         self.status = 200
+        self.body: bytes | None = None
         self.expires: dict[int, float] = {}
 
 
@@ -48,7 +50,8 @@ def tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tokens]:
             service.asked.append(self.path)
             expiry = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=service.seconds)
             service.expires[len(service.asked)] = expiry.timestamp()
-            data = json.dumps({"msft:expiry": expiry.isoformat(), "token": f"sig={len(service.asked)}"}).encode()
+            token = {"msft:expiry": expiry.isoformat(), "token": f"sig={len(service.asked)}"}
+            data = json.dumps(token).encode() if service.body is None else service.body
             self.send_response(service.status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -88,6 +91,29 @@ def test_no_token_is_an_oserror_worth_another_try(tokens: Tokens) -> None:
     tokens.status = 403
     with pytest.raises(OSError, match="403"):
         sign(HREF, "planetary-computer")
+
+
+def test_an_answer_that_is_no_token_is_an_oserror_too(tokens: Tokens) -> None:
+    """The page of a proxy, say."""
+    tokens.body = b"<html>please log in</html>"
+    with pytest.raises(OSError, match=r"no token|Expecting value"):
+        sign(HREF, "planetary-computer")
+    tokens.body = b"{}"
+    with pytest.raises(OSError, match="no token"):
+        sign(HREF, "planetary-computer")
+
+
+def test_an_item_whose_header_must_be_read_tells_that_there_is_no_token(
+    tokens: Tokens, s2_item: Callable[..., dict[str, Any]]
+) -> None:
+    tokens.status = 403
+    item = s2_item()
+    for asset in item["assets"].values():
+        asset["href"] = HREF
+        del asset["proj:transform"]
+    with pytest.raises(ReadError, match="no projection, and the token service gives none") as caught:
+        to_scene(item, source="s2", collection="sentinel-2-l2a", bands=["red"], signing="planetary-computer")
+    assert caught.value.retryable
 
 
 def test_a_signing_scheme_that_nobody_knows_is_refused() -> None:

@@ -19,6 +19,7 @@ from cube.composite import fold_chances, fold_values
 from cube.mask import MaskSpec, TableName, clear_mask, untold, which_layer
 from cube.quality import WORDS, lookup, own_table, quality_table, quality_table_names
 from cube.times import Interval, TimeSpec, periods
+from curate.errors import CatalogError
 from tiling.grid import Chip
 from tiling.shards import lay_shards
 
@@ -274,6 +275,45 @@ def test_a_probability_of_0_is_clear_although_its_file_calls_it_void(time: TimeS
     strict = MaskSpec(layer="cloud", threshold=10)
     data, _ = build(ask(time, band, table, strict), [scene])
     assert data.arrays["clear"][0, 0] == 0.25
+
+
+@pytest.mark.parametrize("nodata", [None, 0, np.nan])
+@pytest.mark.parametrize("time", [TimeSpec(series=True), TimeSpec(composite="yearly")], ids=["series", "composite"])
+def test_probabilities_from_0_to_1_hide_as_those_in_percent_and_are_stored_so(
+    time: TimeSpec, nodata: float | None, make_scene: SceneFactory
+) -> None:
+    red = np.full((SIZE, SIZE), 700, np.uint16)
+    red[:, 12:] = 0
+    layer = quarters({"none": 0, "some": 39, "much": 41}, "float32", "none", "some", "much", "none") / np.float32(100)
+    layer[:, 14:] = np.nan  # where there is no image there may be no answer
+    a, b = make_scene("a", {"red": red}), make_scene("b", {"s2cloudless": layer}, nodata=nodata)
+    scene = replace(a, assets=a.assets + b.assets)
+    mask = MaskSpec(layer="s2cloudless", table="cloud_fraction")
+    band, table = which_layer(mask, "scl", "scl")
+    assert band is not None
+    data, request = build(ask(time, band, table, mask), [scene])
+    seen = data.arrays["clear_mask"][0, 0] if time.series else data.arrays["count"][0, 0]
+    assert seen[0].tolist() == 8 * [1] + 8 * [0]
+    found = data.arrays["s2cloudless"][0, 0]
+    assert found.dtype == np.uint8
+    assert found[0].tolist() == 4 * [0] + 4 * [39] + 4 * [41] + 4 * [0]
+    attrs = {variable.name: variable.attrs for variable in variables(request)}
+    assert attrs["s2cloudless"]["units"] == "percent"
+    stricter = replace(mask, threshold=10)
+    assert build(ask(time, band, table, stricter), [scene])[0].arrays["clear"][0, 0] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("table", "dtype", "right"),
+    [("cloud_probability", "float32", "cloud_fraction"), ("snow_fraction", "uint8", "snow_probability")],
+)
+def test_probabilities_of_the_other_kind_are_refused(
+    table: Any, dtype: str, right: str, make_scene: SceneFactory
+) -> None:
+    a = make_scene("a", {"red": np.ones((SIZE, SIZE), np.uint16), "chance": np.ones((SIZE, SIZE), dtype)})
+    mask = MaskSpec(layer="chance", table=table)
+    with pytest.raises(CatalogError, match=f"a: band chance holds {dtype}.*write 'table: {right}"):
+        build(ask(TimeSpec(series=True), "chance", which_layer(mask, None, None)[1], mask), [a])
 
 
 @pytest.mark.parametrize("time", [TimeSpec(series=True), TimeSpec(composite="yearly")], ids=["series", "composite"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -372,3 +373,30 @@ def test_a_signature_is_not_told_to_the_world(make_grid: GridFactory, make_scene
         read("rasterio", [[scene]], ["red"], make_grid())
     assert "http://127.0.0.1:9/red.tif" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_token_service_that_is_down_is_worth_another_try(
+    name: str, make_scene: SceneFactory, make_grid: GridFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(href: str, scheme: str | None) -> str:
+        raise OSError("503 Server Error")
+
+    monkeypatch.setattr("catalog.access.sign", no_answer)
+    scene = replace(make_scene("a", {"red": positions((64, 64))}), signing="planetary-computer")
+    with pytest.raises(ReadError, match=r"token service of planetary-computer gives none.*503.*again later") as caught:
+        read(name, [[scene]], ["red"], make_grid())
+    assert caught.value.retryable
+    assert (caught.value.scene, caught.value.band) == ("a", "red")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_amplitudes_that_somebody_put_on_a_grid_are_not_called_damaged(
+    make_scene: SceneFactory, make_grid: GridFactory
+) -> None:
+    scene = replace(make_scene("a", {"vv": positions((64, 64))}), collection="sentinel-1-grd")
+    with pytest.raises(ReadError) as caught:
+        read("rasterio", [[scene]], ["vv"], make_grid(), resampling="bilinear", dtype="float32", fill=np.nan)
+    assert "is whole, but it has a grid" in caught.value.why
+    assert "describe it as a collection of your own" in caught.value.why
+    assert "damaged" not in caught.value.why

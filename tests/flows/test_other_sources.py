@@ -76,6 +76,7 @@ sources:
       bands: {vv: vv, incidence_angle: {asset: angle, kind: angle, dtype: int16, scale: 0.01, nodata: -9999}}
       pattern: 'S1_(?P<time>\\d{8})_(?P<band>\\w+)'
     time: {series: true}
+  grd: {collection: sentinel-1-grd, catalog: stac/catalog.json, bands: vv, time: {series: true}}
   s1_monthly:
     collection: my-sigma0
     catalog: radar/
@@ -101,6 +102,20 @@ def write(path: Path, values: Array, grid: Affine, crs: Any, nodata: float | Non
         transform=grid, nodata=nodata,
     ) as file:  # fmt: skip
         file.write(layers)
+
+
+def write_by_points(path: Path, values: Array, grid: Affine) -> None:
+    """A file that lies by control points in degrees, and has no grid."""
+    rows, cols = values.shape
+    points = []
+    for row in np.linspace(0, rows, 6):
+        for col in np.linspace(0, cols, 6):
+            lon, lat = TO_DEGREES.transform(*rasterio.transform.xy(grid, row, col, offset="ul"))
+            points.append(rasterio.control.GroundControlPoint(row, col, lon, lat))
+    with rasterio.open(
+        path, "w", driver="GTiff", height=rows, width=cols, count=1, dtype="uint16", gcps=points, crs="EPSG:4326",
+    ) as file:  # fmt: skip
+        file.write(values, 1)
 
 
 def item(name: str, collection: str, key: str, path: Path, time: str) -> dict[str, Any]:
@@ -142,6 +157,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values[rng.random((20, 20)) < 0.2] = -3000
         write(path, values.astype("int16"), sinusoidal, SINUSOIDAL)
         items.append(item(path.stem, "modis-13Q1-061", "250m_16_days_NDVI", path, f"2020-01-{day:02}T00:00:00Z"))
+    write_by_points(folder / "stac/grd.tif", rng.integers(50, 900, (168, 168)).astype("uint16"), utm)
+    items.append(item("grd", "sentinel-1-grd", "vv", folder / "stac/grd.tif", "2020-01-09T05:00:00Z"))
+    items[-1]["properties"] |= {"s1:shape": [168, 168], "sat:orbit_state": "ascending", "sat:relative_orbit": 73}
     (folder / "stac/catalog.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     for day in range(1, 11):
         for name, low in (("t2m", 260), ("tp", 0)):
@@ -255,6 +273,23 @@ def test_the_angle_of_incidence_lies_beside_backscatter_in_degrees(built: Path) 
         np.testing.assert_allclose(ds.incidence[chip, 1], 40 + ramp, atol=0.006)
         np.testing.assert_allclose(monthly.incidence[chip, 0], 35 + ramp, atol=0.006)
         assert np.isnan(monthly.incidence[chip, 1]).all()
+
+
+def test_the_index_tells_how_a_file_without_a_grid_was_placed(made: Path, built: Path) -> None:
+    table = pd.read_parquet(built / "chips.parquet")
+    assert "s1_placed" not in table.columns, "files with a grid need no placing"
+    for placed in table.grd_placed:
+        ((scene, how),) = placed
+        assert scene == "grd"
+        assert "36 control points" in how
+        assert "px rms" in how
+    ds = group(built, "grd")
+    with rasterio.open(made / "stac/grd.tif") as file:
+        power = file.read(1).astype(float) ** 2
+    for chip in range(4):
+        col, row = round((float(ds.x0[chip]) - X0 + 200) / 10), round((Y0 + 1480 - float(ds.y0[chip])) / 10)
+        wanted = power[row : row + SIDE, col : col + SIDE]
+        assert np.corrcoef(wanted.ravel(), ds.backscatter[chip, 0, 0].values.ravel())[0, 1] > 0.999
 
 
 def test_the_dataset_is_as_it_promises(built: Path) -> None:
