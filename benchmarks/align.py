@@ -21,15 +21,12 @@ import numpy.typing as npt
 from scipy.ndimage import binary_dilation
 
 from cube.align import Shift, measure_shift
-from simulate import landscape, optical
-from simulate.frame import places
+from simulate.view import view as sensed
 from simulate.world import Raster, WorldSpec
 
 SPEC = WorldSpec(seed=7, size_px=704, dates=8)
 SPRING, CLOUDED, SUMMER = 0, 1, 7
 """Acquisitions of 3 April, 26 April (a third clouded) and 24 August."""
-FINE = 4
-"""Places a pixel along each axis."""
 EPSG, CENTRE = 32633, (650_000, 5_352_000)
 AREA_PX = 300
 """Chips lie within so many pixels of the centre."""
@@ -60,24 +57,8 @@ def view(
     corner: tuple[float, float], size: int, date: int, *, dy: float = 0, dx: float = 0, clouds: bool = False
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Red and near infrared ``(2, size, size)``, and what is clear, of the ground moved by dy, dx pixels."""
-    acquisition = optical.acquisitions(SPEC)[date]
-    raster = Raster(EPSG, corner[0] - dx * 10, corner[1] + dy * 10, 10 / FINE, 10 / FINE, (size * FINE, size * FINE))
-    x, y = places(SPEC, raster)
-    ground = landscape.ground(x, y, SPEC.seed)
-    sky = optical.sky(SPEC, acquisition)
-    levels = (sky.level, sky.cirrus_level) if clouds else (9.0, 9.0)
-    out, scl = np.empty((2, *x.shape), np.uint16), np.empty(x.shape, np.uint8)
-    # No grain: it stands still on the pixel grid and would draw every shift to zero.
-    optical.render(
-        x, y, ground.surface, (ground.road_m < ground.road_half_m).astype(np.float32), ground.vary, ground.texture,
-        optical.sunlight(*landscape.slope(x, y, SPEC.seed), acquisition), landscape.elevation(x, y, SPEC.seed),
-        optical.snowy(optical.colours(acquisition.day)), optical.UNEVEN, np.zeros_like(optical.GRAIN),
-        np.array([optical.BANDS.index("B04"), optical.BANDS.index("B08")]), np.array(optical.CLOUD),
-        np.array(optical.HAZE), np.array(optical.SKYLIGHT), sky.seed, *levels, sky.shift_x, sky.shift_y, 1e12, 1e9,
-        0, 0, 0, 0.0, 1, out, scl,
-    )  # fmt: skip
-    clear = ~np.isin(scl, (3, 8, 9, 10)).reshape(size, FINE, size, FINE).any((1, 3))
-    return out.reshape(2, size, FINE, size, FINE).mean((2, 4)), np.asarray(clear)
+    raster = Raster(EPSG, *corner, 10, 10, (size, size))
+    return sensed(SPEC, date, raster, moved_m=(dx * 10, -dy * 10), clouds=clouds)
 
 
 class Trial(NamedTuple):

@@ -151,13 +151,66 @@ def _time(text: Any) -> str:
 def lock_bytes(rows: Sequence[LockedItem]) -> bytes:
     """The lock as one stac-geoparquet file (version 1.1.0): the same rows give the same bytes."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     with no_collector():
         footprints = [row.scene.footprint if row.scene else item_geometry(row.item) for row in rows]
         columns = {**_item_columns(rows, footprints), **_property_columns(rows), **_curate_columns(rows)}
     metadata = {"geo": json.dumps(_geo(footprints)), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
-    table = pa.table(columns).replace_schema_metadata(metadata)
+    return _file_of(pa.table(columns).replace_schema_metadata(metadata))
+
+
+@dataclass(frozen=True, slots=True)
+class SceneShift:
+    """How far the acquisition of a scene was found to lie off its reference."""
+
+    east_m: float | None
+    """The pixels of the scene lie so far east of where they should be; None when it could not be measured."""
+    north_m: float | None
+    error_m: float | None
+    """Standard error."""
+    places: int
+    """Places on which it was measured."""
+    left_m: float | None
+    """Length of what is left once everything was undone; None when that could not be measured."""
+    undone: bool
+    """Whether the pixels of the dataset were moved back by it."""
+    reason: str
+    """Why it was not undone; empty when it was."""
+
+
+def with_shifts(lock: bytes, shifts: Mapping[str, Mapping[str, SceneShift]]) -> bytes:
+    """The lock with what was measured of its scenes as further columns, ``curate:shift_*``; null for all others.
+
+    What ``read_lock`` reads is the same, so it is still a lock.
+
+    Args:
+        lock: From ``lock_bytes``.
+        shifts: By source and acquisition.
+
+    Raises:
+        StoreError: not a lock, or a damaged one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(pa.BufferReader(lock)).read(use_threads=False)
+    told = [
+        shifts.get(row.source, {}).get(row.scene.acquisition) if row.status == "used" and row.scene else None
+        for row in read_lock(lock)
+    ]
+    kinds = {
+        "east_m": pa.float64(), "north_m": pa.float64(), "error_m": pa.float64(), "left_m": pa.float64(),
+        "places": pa.int32(), "undone": pa.bool_(), "reason": pa.string(),
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        values = pa.array([None if shift is None else getattr(shift, name) for shift in told], kind)
+        table = table.append_column(f"curate:shift_{name}", values)
+    return _file_of(table)
+
+
+def _file_of(table: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", compression_level=3, row_group_size=50_000)
     return sink.getvalue()

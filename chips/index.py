@@ -45,6 +45,20 @@ class CoverageRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ShiftRecord:
+    """How far the dates of one source lie off their reference on one chip, in its own pixels."""
+
+    before_m: float | None = None
+    """Median length over the dates, metres, as the scenes were; None where nothing was measured."""
+    after_m: float | None = None
+    """The same as the pixels are in the store, with the shifts of whole acquisitions undone."""
+    dates: int = 0
+    """Dates that could be measured."""
+    reason: str = ""
+    """Why nothing was measured; empty when something was."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceRecord:
     """What one source gave to one chip."""
 
@@ -62,6 +76,8 @@ class SourceRecord:
     """Scene used -> how its files, which have no grid, were placed by control points, and how well."""
     coverage: CoverageRecord | None = None
     """None where the recipe does not ask for it."""
+    shift: ShiftRecord | None = None
+    """Measured shifts; None for sources whose recipe asks for none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dates", tuple(_utc(date) for date in self.dates))
@@ -143,6 +159,7 @@ class ChipRecord:
                     "dropped": {reason: int(count) for reason, count in source.dropped.items()},
                     "placed": dict(source.placed),
                     "coverage": None if source.coverage is None else dataclasses.asdict(source.coverage),
+                    **({} if source.shift is None else {"shift": dataclasses.asdict(source.shift)}),
                 }
                 for name, source in self.sources.items()
             },
@@ -172,6 +189,7 @@ class ChipRecord:
                 dropped=dict(source["dropped"]),
                 placed=dict(source["placed"]),
                 coverage=None if source["coverage"] is None else CoverageRecord(**source["coverage"]),
+                shift=ShiftRecord(**source["shift"]) if "shift" in source else None,
             )
             for name, source in found["sources"].items()
         }
@@ -186,7 +204,8 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
 
     Beside the plain fields there are, for a source ``s2``, the columns ``s2_clear``, ``s2_dates`` (list of UTC times),
     ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates), where there is any ``s2_placed`` (map scene ->
-    how) and the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition -> pixels). For a label ``fields`` the
+    how), the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition -> pixels), and where shifts were measured
+    ``s2_shift_m``, ``s2_shift_left_m`` (undone), ``s2_shift_dates`` and ``s2_shift_reason``. For a label ``fields`` the
     columns are ``fields_labelled`` and ``fields_shares`` (map code -> share), and where it has them ``fields_values``
     (map what -> number), ``fields_classes`` (list of codes), ``fields_text`` and ``fields_reason``.
 
@@ -221,6 +240,14 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
             columns[f"{name}_placed"] = pa.array(placed, pa.map_(pa.string(), pa.string()))
         if any(s is not None and s.coverage is not None for s in sources):
             columns |= _coverage_columns(name, [None if s is None else s.coverage for s in sources])
+        shifts = [s and s.shift for s in sources]
+        if any(shifts):
+            columns |= {
+                f"{name}_shift_m": pa.array([v and v.before_m for v in shifts], pa.float32()),
+                f"{name}_shift_left_m": pa.array([v and v.after_m for v in shifts], pa.float32()),
+                f"{name}_shift_dates": pa.array([v and v.dates for v in shifts], pa.int32()),
+                f"{name}_shift_reason": pa.array([v and v.reason for v in shifts], pa.string()),
+            }
     for name in _names(record.labels for record in records):
         labels = [record.labels.get(name) for record in records]
         columns |= {

@@ -1,127 +1,445 @@
-"""Where the acquisitions of a source lie against each other: measured once before a build, and frozen with its lock.
+"""Where the acquisitions of a source lie, against each other or another source: measured once, frozen with the lock.
 
 Sensors and dates are up to a pixel off (Sentinel-2A and -2B of 2018 differ by 7 m over Lower Austria). The shift of an
-acquisition is voted by a sample of places of its own, larger than most chips, because small ones tell too little.
+acquisition is voted by places spread over the area, larger than most chips, because small ones tell too little. When it
+is undone, the same places are measured again, so that what is left is known and not hoped for.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from cube.align import AcquisitionShift, CoregisterSpec, Shift, by_acquisition, measure_series, moves
-from cube.build import CubeRequest, allocate, fill, steps_needed
-from cube.steps import join_steps
+from catalog.lock import SceneShift
+from chips.index import ChipRecord, ShiftRecord
+from cube.align import (
+    MIN_PX,
+    AcquisitionShift,
+    CoregisterSpec,
+    Shift,
+    by_acquisition,
+    comparable_bands,
+    measure_series,
+    moves,
+    nearest_dates,
+    why_left,
+    why_none,
+)
+from cube.build import CubeRequest, allocate, fill
+from cube.steps import grown, join_steps
 from cube.times import KeepSpec, TimeSpec
-from tiling.grid import Chip, GridSpec, lay_chips
-from tiling.shards import Shard
+from tiling.grid import Chip, by_zone, to_utm
+from tiling.shards import Window
 
 if TYPE_CHECKING:
     from catalog.scene import Scene
     from flows.console import Console
     from flows.plan import Plan
-    from tiling.aoi import Aoi
 
 SAMPLE_PX = 256
 """Side of a place: shifts are known to 0.03 px there, and to 0.1 to 0.3 px on 64 px (`benchmarks/align.py`)."""
-SAMPLES = 16
-"""Places that vote. More do not help: an acquisition is off as a whole."""
 SAMPLE_BANDS = 2
 """Bands compared; a second one helps between seasons."""
 ENOUGH_CLEAR = 0.3
-"""Share of a place that must be clear for a date to be compared there."""
+"""Dates are compared at a place where they are this much as clear as the clearest one there."""
+STATIC = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+"""Stands for the time of a source that has none: any date is as near to it."""
+
+Arrays = npt.NDArray[Any]
+
+
+class Seen(NamedTuple):
+    """What one source saw at one place."""
+
+    dates: list[dt.datetime]
+    """UTC; ``STATIC`` for a source without time."""
+    cube: Arrays
+    """Dims ``(time, band, y, x)``."""
+    clear: Arrays
+    """Dims ``(time, y, x)``."""
+
+
+@dataclass(slots=True)
+class Round:
+    """What one measurement of all places found."""
+
+    voted: dict[str, list[Shift]]
+    """By acquisition, one a place on which it is clear enough."""
+    chips: dict[str, list[Shift]] = field(default_factory=dict)
+    """By chip, one a date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One source that is to be measured, with all that it takes."""
+
+    spec: CoregisterSpec
+    request: CubeRequest
+    """Of the dates as a series, in the bands that are compared."""
+    scenes: Sequence[Scene]
+    acquisitions: Mapping[dt.datetime, str]
+    chips: Sequence[Chip]
+    """Of the plan."""
+    windows: Sequence[Window]
+    """The places."""
+    other: tuple[CubeRequest, Sequence[Scene]] | None
+    """The source that is the reference, on the same pixels; None when it is one of its own."""
+    pairs: tuple[tuple[str, str], ...]
+    """(band, band of the reference)."""
 
 
 def measure(plan: Plan, console: Console) -> bytes | None:
     """The shifts of all sources that the recipe wants aligned, as ``alignment.json``; None when it wants none.
 
-    Reads the sampled places as they are. Raises ReadError.
+    A source that is the reference of another comes first, and is read as it will be in the dataset. Reads the places
+    once as they are, and once more where something is undone. Raises ReadError.
     """
-    wanted = {name: spec.coregister for name, spec in plan.recipe.sources.items() if spec.coregister is not None}
-    if not wanted:
-        return None
-    document = {}
-    for request in plan.requests:
-        spec = wanted.get(request.name)
-        if spec is None:
-            continue
-        with console.stage(f"measuring the alignment of {request.name}"):
-            shifts = _shifts(request, spec, plan.scenes[request.name], plan.aoi)
-            undone = moves(shifts, spec, request.resolution_m)
-        console.say(f"{request.name}: {len(undone)} of {len(shifts)} acquisitions are moved onto the {spec.reference}")
-        document[request.name] = {key: _told(shift, key in undone) for key, shift in sorted(shifts.items())}
-    return json.dumps(document, indent=1, sort_keys=True).encode()
+    document: dict[str, Any] = {}
+    undone: dict[str, dict[str, tuple[float, float]]] = {}
+    requests = {request.name: request for request in plan.requests}
+    for name in _order(plan):
+        task = _task(plan, requests, name, undone)
+        with console.stage(f"measuring the alignment of {name}"):
+            clearest = _clearest(task) if task.spec.reference == "clearest" else None
+            before = _measured(task, {}, clearest)
+            shifts = by_acquisition(before.voted, task.request.resolution_m)
+            undone[name] = moves(shifts, task.spec, task.request.resolution_m)
+        after = before
+        if undone[name]:
+            with console.stage(f"measuring {name} again"):
+                after = _measured(task, undone[name], clearest)
+        document[name] = _document(task, shifts, before, after, clearest)
+        console.say(_said(name, task.spec, shifts, undone[name]))
+    return json.dumps(document, indent=1, sort_keys=True).encode() if document else None
+
+
+def _document(
+    task: Task,
+    shifts: Mapping[str, AcquisitionShift],
+    before: Round,
+    after: Round,
+    clearest: dt.datetime | None,
+) -> dict[str, Any]:
+    """What ``alignment.json`` says of one source."""
+    left = by_acquisition(after.voted, task.request.resolution_m)
+    reference = None if clearest is None else task.acquisitions[clearest]
+    acquisitions = {}
+    for key, shift in sorted(shifts.items()):
+        why = "the reference" if key == reference else why_left(shift, task.spec, task.request.resolution_m)
+        numbers = {
+            **{name: getattr(shift, name) for name in ("east_m", "north_m", "error_m", "spread_m", "quality")},
+            "left_m": left[key].length_m,
+        }
+        acquisitions[key] = {
+            **{name: _rounded(value) for name, value in numbers.items()},
+            "places": shift.chips,
+            "undone": not why,
+            "reason": why,
+        }
+    return {
+        "reference": task.spec.reference,
+        "bands": [list(pair) for pair in task.pairs],
+        "resolution_m": task.request.resolution_m,
+        "places": len(task.windows),
+        "acquisitions": acquisitions,
+        "chips": {chip: _chip(task, before.chips[chip], after.chips.get(chip, [])) for chip in sorted(before.chips)},
+    }
+
+
+def _chip(task: Task, before: Sequence[Shift], after: Sequence[Shift]) -> dict[str, Any]:
+    """A ``ShiftRecord`` as plain values."""
+    middles = []
+    for shifts in (before, after):
+        lengths = [math.hypot(shift.dy, shift.dx) for shift in shifts if shift.measured]
+        middles.append(float(np.median(lengths)) * task.request.resolution_m if lengths else math.nan)
+    return {
+        "before_m": _rounded(middles[0]),
+        "after_m": _rounded(middles[1]),
+        "dates": sum(shift.measured for shift in before),
+        "reason": why_none(before),
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
 
 
 def moved(document: bytes | None, source: str) -> tuple[tuple[str, tuple[float, float]], ...]:
     """(acquisition, (east, north) in metres) of what is to be undone for a source, from ``alignment.json``."""
-    if document is None:
-        return ()
-    found: Mapping[str, Mapping[str, Any]] = json.loads(document).get(source, {})
+    found = _read_document(document).get(source, {}).get("acquisitions", {})
     return tuple((key, (told["east_m"], told["north_m"])) for key, told in found.items() if told["undone"])
 
 
-def _told(shift: AcquisitionShift, undone: bool) -> dict[str, Any]:
-    values = {name: getattr(shift, name) for name in ("east_m", "north_m", "spread_m", "quality")}
-    rounded = {name: None if math.isnan(value) else round(value, 4) for name, value in values.items()}
-    return {**rounded, "chips": shift.chips, "undone": undone}
+def scene_shifts(document: bytes) -> dict[str, dict[str, SceneShift]]:
+    """What ``scenes.parquet`` says of each acquisition, by source."""
+    names = [one.name for one in dataclasses.fields(SceneShift)]
+    return {
+        source: {key: SceneShift(**{name: one[name] for name in names}) for key, one in told["acquisitions"].items()}
+        for source, told in _read_document(document).items()
+    }
 
 
-def _shifts(
-    request: CubeRequest, spec: CoregisterSpec, scenes: Sequence[Scene], aoi: Aoi
-) -> dict[str, AcquisitionShift]:
-    series = dataclasses.replace(
-        request,
-        bands=request.bands[:SAMPLE_BANDS],
-        size_px=SAMPLE_PX,
-        time=TimeSpec(series=True),
-        keep=KeepSpec(min_clear=ENOUGH_CLEAR),
-        apply_mask=False,
+def with_shifts(records: Sequence[ChipRecord], document: bytes) -> list[ChipRecord]:
+    """The records with what was measured on their chips; the others say that they are not among the places."""
+    found = {source: told["chips"] for source, told in _read_document(document).items()}
+    elsewhere = ShiftRecord(reason="not within the places that were measured")
+    changed = []
+    for record in records:
+        sources = dict(record.sources)
+        for source, chips in found.items():
+            if source in sources:
+                told = chips.get(record.chip)
+                shift = elsewhere if told is None else ShiftRecord(**told)
+                sources[source] = dataclasses.replace(sources[source], shift=shift)
+        changed.append(dataclasses.replace(record, sources=sources))
+    return changed
+
+
+def _read_document(document: bytes | None) -> dict[str, dict[str, Any]]:
+    return {} if document is None else json.loads(document)
+
+
+def _order(plan: Plan) -> list[str]:
+    """Sources to be measured, each after the one that is its reference; the recipe refuses circles."""
+    sources = plan.recipe.sources
+    order: list[str] = []
+    for name in sources:
+        chain: list[str] = []
+        following: str | None = name
+        while following is not None and sources[following].coregister is not None and following not in order:
+            chain.append(following)
+            following = sources[following].reference
+        order += reversed(chain)
+    return order
+
+
+def _said(
+    name: str,
+    spec: CoregisterSpec,
+    shifts: Mapping[str, AcquisitionShift],
+    undone: Mapping[str, tuple[float, float]],
+) -> str:
+    lengths = [shift.length_m for shift in shifts.values() if shift.chips]
+    if not lengths:
+        return f"{name}: no acquisition of {len(shifts)} could be measured against the {spec.reference}"
+    return (
+        f"{name}: {len(lengths)} of {len(shifts)} acquisitions could be measured, in the middle "
+        f"{np.median(lengths):.1f} m off {spec.reference}; {len(undone)} are moved"
     )
-    acquisitions = {step.time: step.scenes[0].acquisition for step in join_steps(series, scenes)}
-    places = [_read(series, scenes, chip) for chip in _sample(aoi, request.resolution_m)]
-    clearest = _clearest(places) if spec.reference == "clearest" else None
-    voted: dict[str, list[Shift]] = {acquisition: [] for acquisition in acquisitions.values()}
-    for dates, cube, clear in places:
-        if len(dates) < 2 or (clearest is not None and clearest not in dates):
-            continue
-        reference: Literal["composite"] | int = "composite" if clearest is None else dates.index(clearest)
-        measured = measure_series(cube, clear, reference=reference, max_shift_px=spec.max_shift_px)
-        for date, shift in zip(dates, measured, strict=True):
-            voted[acquisitions[date]].append(shift)
-    return by_acquisition(voted, request.resolution_m)
 
 
-def _sample(aoi: Aoi, resolution_m: float) -> list[Chip]:
-    """Places spread evenly over the area; those at its edge only where there is nothing else."""
-    for min_cover in (0.9, 0.3, 0.001):
-        chips, _ = lay_chips(aoi, GridSpec(resolution_m=resolution_m, size_px=SAMPLE_PX, min_cover=min_cover))
-        if len(chips) >= SAMPLES or min_cover == 0.001:
-            break
-    chosen = np.unique(np.linspace(0, len(chips) - 1, min(SAMPLES, len(chips))).round().astype(int))
+def _task(
+    plan: Plan,
+    requests: Mapping[str, CubeRequest],
+    name: str,
+    undone: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> Task:
+    source = plan.recipe.sources[name]
+    assert source.coregister is not None
+    request, named = requests[name], source.reference
+    reference = source if named is None else plan.recipe.sources[named]
+    pairs = comparable_bands(source.centres_um, reference.centres_um)[:SAMPLE_BANDS]
+    if not pairs:  # indices and temperatures have no light of their own, but the same band is like itself
+        pairs = tuple((band, band) for band in request.bands[:SAMPLE_BANDS])
+    series = _series(request, [own for own, _ in pairs])
+    other = None
+    if named is not None:
+        known = _series(requests[named], [band for _, band in pairs])
+        on_same_pixels = dataclasses.replace(
+            known,
+            resolution_m=request.resolution_m,
+            resampling=(),
+            moved=tuple(sorted(undone.get(named, {}).items())),
+        )
+        other = (on_same_pixels, plan.scenes[named])
+    scenes = plan.scenes[name]
+    return Task(
+        spec=source.coregister,
+        request=series,
+        scenes=scenes,
+        acquisitions={step.time: step.scenes[0].acquisition for step in join_steps(series, scenes) if step.time},
+        chips=plan.chips,
+        windows=_places(plan.chips, request, source.coregister.places),
+        other=other,
+        pairs=pairs,
+    )
+
+
+def _series(request: CubeRequest, bands: Sequence[str]) -> CubeRequest:
+    """The request for every date of a place that has enough pixels to be measured at all."""
+    return dataclasses.replace(
+        request,
+        bands=tuple(bands),
+        size_px=SAMPLE_PX,
+        time=None if request.time is None else TimeSpec(series=True),
+        keep=KeepSpec(min_clear=MIN_PX / SAMPLE_PX**2),
+        apply_mask=False,
+        coverage=None,
+    )
+
+
+def _places(chips: Sequence[Chip], request: CubeRequest, count: int) -> list[Window]:
+    """Windows about the middles of chips that lie evenly over the area, on the pixels of the source.
+
+    They overlap by no more than a quarter: an area smaller than a place has one, wherever the lines of its grid run.
+    """
+    side_m = SAMPLE_PX * request.resolution_m
+    best: dict[tuple[int, int, int], tuple[float, Chip]] = {}
+    for chip in chips:
+        x, y = _middle(chip)
+        cell = (chip.epsg, math.floor(x / side_m), math.floor(y / side_m))
+        off = max(abs(x - (cell[1] + 0.5) * side_m), abs(y - (cell[2] + 0.5) * side_m))
+        if cell not in best or off < best[cell][0]:
+            best[cell] = (off, chip)
+    kept: list[Chip] = []
+    for chip in _evenly([chip for _, chip in best.values()], 4 * count):
+        x, y = _middle(chip)
+        if all(
+            chip.epsg != one.epsg or max(abs(x - _middle(one)[0]), abs(y - _middle(one)[1])) >= 0.75 * side_m
+            for one in kept
+        ):
+            kept.append(chip)
+    return [_window(chip, request) for chip in _evenly(kept, count)]
+
+
+def _evenly(chips: Sequence[Chip], count: int) -> list[Chip]:
+    chosen = np.unique(np.linspace(0, len(chips) - 1, min(count, len(chips))).round().astype(int))
     return [chips[index] for index in chosen]
 
 
-def _read(series: CubeRequest, scenes: Sequence[Scene], chip: Chip) -> tuple[list[Any], Any, Any]:
-    """(dates, pixels (time, band, y, x), clear (time, y, x)) of one place."""
-    request = dataclasses.replace(series, steps=steps_needed(series, scenes, [chip]))
-    data = allocate(request, 1)
-    for window in Shard(0, 0, (chip,)).windows(SAMPLE_PX**2):
-        fill(data, request, scenes, window)
-    dates = list(data.records[0].dates)
-    clear = data.arrays["clear_mask"][0, : len(dates)] == 1
-    return dates, data.arrays[request.variable][0, : len(dates)], clear
+def _middle(chip: Chip) -> tuple[float, float]:
+    minx, miny, maxx, maxy = chip.bounds
+    return (minx + maxx) / 2, (miny + maxy) / 2
 
 
-def _clearest(places: Sequence[tuple[list[Any], Any, Any]]) -> Any:
+def _window(chip: Chip, request: CubeRequest) -> Window:
+    """The place about the middle of a chip, of whole pixels from the chip's corner."""
+    res = request.resolution_m
+    around = (SAMPLE_PX - round(chip.size_m / res)) // 2
+    minx, _, _, maxy = chip.bounds
+    left, top, side_m = minx - around * res, maxy + around * res, SAMPLE_PX * res
+    bounds = (left, top - side_m, left + side_m, top)
+    return Window(chip.epsg, bounds, res, (SAMPLE_PX, SAMPLE_PX), chips=(0,), corners=((0, 0),))
+
+
+def _measured(task: Task, undone: Mapping[str, tuple[float, float]], clearest: dt.datetime | None) -> Round:
+    """Every place of a source measured, with shifts undone; ``clearest`` is the reference where it is a date."""
+    request = dataclasses.replace(task.request, moved=tuple(sorted(undone.items())))
+    found = Round({acquisition: [] for acquisition in task.acquisitions.values()})
+    zones = by_zone(task.chips)
+    for window in task.windows:
+        seen = _read(request, task.scenes, window)
+        reference = _reference(task, seen, window, clearest)
+        if reference is None:
+            continue
+        whole = measure_series(seen.cube, seen.clear, reference=reference, max_shift_px=task.spec.max_shift_px)
+        for date, shift in zip(seen.dates, whole, strict=True):
+            found.voted[task.acquisitions[date]].append(shift)
+        for index, y, x in _chips_in(zones, window):
+            chip = task.chips[index].id
+            if chip in found.chips:
+                continue
+            shifts = whole
+            if (y.stop - y.start, x.stop - x.start) != window.shape:
+                shifts = measure_series(
+                    seen.cube[:, :, y, x],
+                    seen.clear[:, y, x],
+                    reference=reference[:, :, y, x] if isinstance(reference, np.ndarray) else reference,
+                    max_shift_px=task.spec.max_shift_px,
+                )
+            # The clearest date is at no shift from itself by definition.
+            found.chips[chip] = [
+                shift for date, shift in zip(seen.dates, shifts, strict=True) if clearest is None or date != clearest
+            ]
+    return found
+
+
+def _reference(
+    task: Task, seen: Seen, window: Window, clearest: dt.datetime | None
+) -> Literal["composite"] | int | Arrays | None:
+    """What the dates of a place are held against; None where there is nothing."""
+    if task.other is not None:
+        other = _read(*task.other, window)
+        if not other.dates or not seen.dates:
+            return None
+        return nearest_dates(other.cube, other.clear, other.dates, seen.dates)
+    if task.spec.reference == "clearest":
+        return seen.dates.index(clearest) if clearest in seen.dates and len(seen.dates) > 1 else None
+    return "composite" if len(seen.dates) > 1 else None
+
+
+def _clearest(task: Task) -> dt.datetime | None:
     """The date with most clear pixels over all places, the earlier of two alike; None when there is none."""
-    total: dict[Any, int] = {}
-    for dates, _, clear in places:
-        for date, flags in zip(dates, clear, strict=True):
+    total: dict[dt.datetime, int] = {}
+    first = dataclasses.replace(task.request, bands=task.request.bands[:1])
+    for window in task.windows:
+        seen = _read(first, task.scenes, window)
+        for date, flags in zip(seen.dates, seen.clear, strict=True):
             total[date] = total.get(date, 0) + int(flags.sum())
     return min(total, key=lambda date: (-total[date], date), default=None)
+
+
+def _read(request: CubeRequest, scenes: Sequence[Scene], window: Window) -> Seen:
+    """What a source saw at a place: the dates that are not much less clear there than the clearest one."""
+    request = dataclasses.replace(request, steps=_steps(request, scenes, window))
+    data = allocate(request, 1)
+    fill(data, request, scenes, window)
+    cube = data.arrays[request.variable]
+    if request.time is None:
+        cube = cube.reshape(1, len(request.bands), SAMPLE_PX, SAMPLE_PX)
+        dates = [STATIC] if data.records[0].scenes else []
+    else:
+        cube, dates = cube[0], list(data.records[0].dates)
+    cube = cube[: len(dates)]
+    if "clear_mask" in data.arrays:
+        clear = data.arrays["clear_mask"][0, : len(dates)] == 1
+    else:
+        clear = (~np.isnan(cube) if cube.dtype.kind == "f" else cube != request.fill).all(axis=1)
+    share = clear.mean(axis=(1, 2))
+    enough = np.flatnonzero(share >= max(ENOUGH_CLEAR * share.max(initial=0), MIN_PX / SAMPLE_PX**2))
+    return Seen([dates[t] for t in enough], cube[enough], clear[enough])
+
+
+def _steps(request: CubeRequest, scenes: Sequence[Scene], window: Window) -> int:
+    """Dates whose footprints meet a place."""
+    import shapely
+
+    if request.time is None:
+        return 1
+    minx, miny, maxx, maxy = window.bounds
+    lon, lat = to_utm(window.epsg).transform(
+        np.array([minx, maxx, maxx, minx]), np.array([miny, miny, maxy, maxy]), direction="INVERSE"
+    )
+    outline = shapely.box(lon.min(), lat.min(), lon.max(), lat.max())
+    near = (
+        any(shapely.intersects(outline, grown(scene.footprint)) for scene in step.scenes)
+        for step in join_steps(request, scenes)
+    )
+    return max(1, sum(near))
+
+
+def _chips_in(
+    zones: Sequence[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.float64]]], window: Window
+) -> Iterator[tuple[int, slice, slice]]:
+    """(position, rows, columns) of the chips that lie in a place; of a chip around it, what the place has of it."""
+    res, (left, low, right, top) = window.resolution_m, window.bounds
+    for epsg, where, bounds in zones:
+        if epsg != window.epsg:
+            continue
+        inside = (bounds[:, 0] >= left) & (bounds[:, 1] >= low) & (bounds[:, 2] <= right) & (bounds[:, 3] <= top)
+        around = (bounds[:, 0] <= left) & (bounds[:, 1] <= low) & (bounds[:, 2] >= right) & (bounds[:, 3] >= top)
+        for at in np.flatnonzero(inside | around).tolist():
+            minx, miny, maxx, maxy = bounds[at]
+            y, x = (
+                slice(max(0, round(first / res)), min(SAMPLE_PX, round(last / res)))
+                for first, last in ((top - maxy, top - miny), (minx - left, maxx - left))
+            )
+            yield int(where[at]), y, x

@@ -318,19 +318,24 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
 
 def finish(prepared: Prepared, console: Console) -> None:
     """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
+    from catalog.lock import with_shifts as scenes_with_shifts
     from chips.index import COVERAGE, INDEX, index_bytes
     from chips.publish import publish
     from chips.write import journal
+    from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
     from tiling.grid import footprints
 
     plan = prepared.plan
     with console.stage("publishing"):
         records = [record for shard in journal(prepared.build) for record in shard.chips]
-        index = index_bytes(records, list(footprints(plan.chips)))
+        files = {}
+        if plan.alignment is not None:
+            records = with_shifts(records, plan.alignment)
+            files[SCENES] = scenes_with_shifts(plan.lock, scene_shifts(plan.alignment))
+        files[INDEX] = index_bytes(records, list(footprints(plan.chips)))
         series = [request.name for request in plan.requests if request.time is not None and request.time.series]
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
-        files = {INDEX: index}
         if (found := region_coverage(plan.requests, records)) is not None:
             files[COVERAGE] = found
         publish(prepared.build, records, files, trim=steps)

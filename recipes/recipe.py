@@ -30,7 +30,7 @@ from pydantic import (
 from catalog.collections import Collection, canonical_band, collection
 from catalog.describe import DescribeSpec, described
 from catalog.request import SearchSpec
-from cube.align import CoregisterSpec
+from cube.align import CoregisterSpec, comparable_bands
 from cube.coverage import CoverageSpec
 from cube.mask import MaskSpec, which_layer
 from cube.quality import QualityTable
@@ -98,7 +98,7 @@ class SourceSpec(Model):
     keep: KeepSpec = KeepSpec()
     """Which dates of a chip are good enough."""
     coregister: CoregisterSpec | None = None
-    """Measure how far acquisitions lie off and undo it, all bands and the mask with one resample."""
+    """Measure how far acquisitions lie off each other, or off another source, and undo it with one resample."""
     coverage: CoverageSpec | None = None
     """Sentinel-2: measure how much of each chip and of the region is seen, and how often (SC and TC)."""
     apply_mask: bool = False
@@ -136,6 +136,18 @@ class SourceSpec(Model):
         band, table = which_layer(self.mask, self.table.quality, self.table.quality_table)
         return (None if band is None else canonical_band(self.table, band)), table
 
+    @property
+    def reference(self) -> str | None:
+        """Name of the source that this one is aligned with; None when it is aligned with itself, or not at all."""
+        named = None if self.coregister is None else self.coregister.reference
+        return None if named in ("composite", "clearest") else named
+
+    @property
+    def centres_um(self) -> dict[str, float | None]:
+        """Centre wavelength of each wanted band that measures reflected light, None where it is not known."""
+        bands = (self.table.bands[name] for name in self.band_names)
+        return {band.name: band.center_um for band in bands if band.kind == "reflectance"}
+
     @model_validator(mode="after")
     def _known_bands(self) -> SourceSpec:
         try:
@@ -162,17 +174,14 @@ class SourceSpec(Model):
             )
         if self.coregister is not None and self.mask_layer[0] is None:
             raise ValueError(f"'coregister' needs to know what is clear, and {self.collection} has no quality layer")
-        if self.coregister is not None and self.coregister.reference not in ("composite", "clearest"):
-            raise ValueError(
-                f"coregister.reference is {self.coregister.reference!r}; wanted 'composite' or 'clearest' "
-                "(another source as the reference is measured by benchmarks/align.py, but not undone yet)"
-            )
         layer = self.mask_layer[1]
         if self.coverage is not None and (layer is None or layer.name != "scl"):
             raise ValueError(
                 "'coverage' is defined by the scene classification of Sentinel-2 (scl), and this source is not masked "
                 "by it; remove it"
             )
+        if self.coregister is not None and self.table.timeless:
+            raise ValueError(f"'coregister' moves dates, and {self.collection} has none; remove it")
         if self.table.kind == "classes":
             raise ValueError(f"{self.collection} is a land-cover product; ask for it under 'labels', not 'sources'")
         return self
@@ -240,6 +249,41 @@ class Recipe(Model):
                 self.side_px(source)
             except ValueError as error:
                 raise ValueError(f"sources.{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Recipe:
+        for name, source in self.sources.items():
+            if (reference := source.reference) is None:
+                continue
+            other = self.sources.get(reference)
+            if other is None or other is source:
+                others = [one for one in self.sources if one != name]
+                what = "the source itself" if other is source else "no source of the recipe"
+                raise ValueError(
+                    f"sources.{name}: coregister.reference is {reference!r}, which is {what}; wanted 'composite', "
+                    f"'clearest'{' or another source: ' if others else ''}{', '.join(others)}"
+                )
+            for which, one in ((name, source), (reference, other)):
+                if one.table.kind != "optical":
+                    raise ValueError(
+                        f"sources.{name}: coregister.reference is {reference!r}, but {which} is {one.table.kind}; "
+                        "wanted two optical sources"
+                    )
+            if not comparable_bands(source.centres_um, other.centres_um):
+                raise ValueError(
+                    f"sources.{name}: none of its bands ({', '.join(source.band_names)}) looks at the same light as "
+                    f"one of {reference} ({', '.join(other.band_names)}), so they cannot be aligned; ask for such a "
+                    "band, red or nir if there is one"
+                )
+            chain = [name]
+            while (following := self.sources[chain[-1]].reference) is not None and following in self.sources:
+                chain.append(following)
+                if following in chain[:-1]:
+                    raise ValueError(
+                        f"sources.{name}: coregister goes round in a circle, {' -> '.join(chain)}; wanted one source "
+                        "at its end that is aligned with itself, or not at all"
+                    )
         return self
 
     @property

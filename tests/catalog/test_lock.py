@@ -16,7 +16,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.lock import LockedItem, compare_locks, lock_bytes, read_lock, scenes_from_lock
+from catalog.lock import LockedItem, SceneShift, compare_locks, lock_bytes, read_lock, scenes_from_lock, with_shifts
 from catalog.scene import Asset, Radiometry, Scene
 from catalog.scenes import to_scene
 from catalog.search import open_catalog
@@ -110,6 +110,27 @@ def test_scenes_come_back_from_the_lock_alone(rows: list[LockedItem]) -> None:
     for source in ("s1", "s2", "dem"):
         expected = [row.scene for row in rows if row.source == source and row.status == "used"]
         assert list(scenes_from_lock(read, source)) == expected
+
+
+@settings(max_examples=30)
+@given(rows=st.lists(locked_items(), min_size=1, max_size=4))
+def test_shifts_stand_beside_the_lock_and_change_nothing_in_it(rows: list[LockedItem]) -> None:
+    lock = lock_bytes(rows)
+    scene = rows[0].scene
+    assert scene is not None
+    shift = SceneShift(4.5, None, 0.5, 3, None, undone=False, reason="nearer than 0.1 px")
+    told = with_shifts(lock, {scene.source: {scene.acquisition: shift}})
+    assert read_lock(told) == read_lock(lock)
+    schemas = [pq.read_schema(io.BytesIO(data)) for data in (lock, told)]
+    assert schemas[0].metadata == schemas[1].metadata
+    table = pq.read_table(io.BytesIO(told))
+    for row, east, why in zip(
+        rows, table["curate:shift_east_m"].to_pylist(), table["curate:shift_reason"].to_pylist(), strict=True
+    ):
+        assert row.scene is not None
+        key = (row.scene.source, row.scene.acquisition)
+        same = row.status == "used" and key == (scene.source, scene.acquisition)
+        assert (east, why) == ((4.5, "nearer than 0.1 px") if same else (None, None))
 
 
 def austria(shared_data: Path) -> list[LockedItem]:

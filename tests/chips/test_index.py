@@ -15,7 +15,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chips.index import ChipRecord, LabelRecord, SourceRecord, index_bytes, read_index
+from chips.index import ChipRecord, LabelRecord, ShiftRecord, SourceRecord, index_bytes, read_index
 
 if TYPE_CHECKING:
     from tests.chips.conftest import Tiny
@@ -32,6 +32,7 @@ def records(draw: st.DrawFn) -> ChipRecord:
         scenes=tuple(draw(st.lists(st.text(max_size=5), max_size=3))),
         seen=draw(st.integers(0, 99)),
         dropped=draw(st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=2)),
+        shift=draw(st.none() | st.builds(ShiftRecord, st.none() | st.floats(0, 9), st.none(), st.integers(0, 9))),
     )
     return ChipRecord(
         chip=draw(st.text(min_size=1)), shard=0, split="train", status="ok", reason=draw(st.text(max_size=5)),
@@ -100,6 +101,25 @@ def test_equal_records_give_equal_bytes_and_a_source_may_be_missing(tiny: Tiny) 
     table = read_index(index_bytes(without, outlines(len(found))))
     assert np.isnan(table["s2_clear"][0])
     assert table["fields_shares"][0] is None
+
+
+def test_shifts_have_columns_only_where_they_were_asked_for_and_null_is_not_zero(tiny: Tiny) -> None:
+    import dataclasses
+
+    found, data = tiny_index(tiny)
+    assert not any("shift" in name for name in read_index(data))
+    shifts = [ShiftRecord(4.5, 0.25, 3), ShiftRecord(reason="no texture"), None, None, None]
+    changed = [
+        dataclasses.replace(
+            record, sources={**record.sources, "s2": dataclasses.replace(record.sources["s2"], shift=shift)}
+        )
+        for record, shift in zip(found, shifts, strict=True)
+    ]
+    table = read_index(index_bytes(changed, outlines(len(found))))
+    assert table[["s2_shift_m", "s2_shift_left_m", "s2_shift_dates"]].iloc[0].tolist() == [4.5, 0.25, 3]
+    assert table["s2_shift_m"].isna().tolist() == [False, True, True, True, True]
+    assert table["s2_shift_reason"].tolist() == ["", "no texture", None, None, None]
+    assert "s1_shift_m" not in table
 
 
 def test_every_record_needs_its_outline(tiny: Tiny) -> None:

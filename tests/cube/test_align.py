@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import itertools
 import math
@@ -26,13 +27,16 @@ from cube.align import (
     _without_one,
     aligned,
     by_acquisition,
+    comparable_bands,
     measure_series,
     measure_shift,
     moves,
+    nearest_dates,
+    why_left,
+    why_none,
 )
 from cube.load import READERS
-from simulate import landscape, optical
-from simulate.frame import places
+from simulate.view import view as sensed
 from simulate.world import Raster, WorldSpec
 
 Array = npt.NDArray[Any]
@@ -43,8 +47,6 @@ SPEC = WorldSpec(seed=7, size_px=704, dates=8)
 SPRING, SUMMER, CLOUDED = 0, 7, 1
 """Acquisitions of the world: 3 April, 24 August (both taken without clouds), and 26 April, a third clouded."""
 RED, NIR = 0, 1
-FINE = 4
-"""Places a pixel along each axis: pixels are means of them, as a sensor sees, so that half a pixel is half a pixel."""
 PLACES = ((650_000, 5_352_000), (648_700, 5_351_600), (650_900, 5_350_600), (649_600, 5_353_400))
 """Upper-left corners in EPSG:32633, (x, y)."""
 
@@ -53,30 +55,10 @@ PLACES = ((650_000, 5_352_000), (648_700, 5_351_600), (650_900, 5_350_600), (649
 def view(
     place: int, date: int, size: int, dy: float = 0.0, dx: float = 0.0, clouds: bool = False
 ) -> tuple[Array, Array]:
-    """Red and near infrared ``(2, size, size)`` in digital numbers, and what is clear, of the ground moved by dy, dx.
-
-    The ground is computed at the moved places and not resampled, so the shift is exact.
-    """
-    acquisition = optical.acquisitions(SPEC)[date]
+    """Red and near infrared ``(2, size, size)``, and what is clear, of the ground moved by dy, dx pixels."""
     x0, y0 = PLACES[place]
-    raster = Raster(32633, x0 - dx * 10, y0 + dy * 10, 10 / FINE, 10 / FINE, (size * FINE, size * FINE))
-    x, y = places(SPEC, raster)
-    ground = landscape.ground(x, y, SPEC.seed)
-    road = (ground.road_m < ground.road_half_m).astype(np.float32)
-    sky = optical.sky(SPEC, acquisition)
-    levels = (sky.level, sky.cirrus_level) if clouds else (9.0, 9.0)
-    out, scl = np.empty((2, *x.shape), np.uint16), np.empty(x.shape, np.uint8)
-    optical.render(
-        x, y, ground.surface, road, ground.vary, ground.texture,
-        optical.sunlight(*landscape.slope(x, y, SPEC.seed), acquisition), landscape.elevation(x, y, SPEC.seed),
-        optical.snowy(optical.colours(acquisition.day)), optical.UNEVEN, np.zeros_like(optical.GRAIN),
-        np.array([optical.BANDS.index("B04"), optical.BANDS.index("B08")]), np.array(optical.CLOUD),
-        np.array(optical.HAZE), np.array(optical.SKYLIGHT), sky.seed, *levels, sky.shift_x, sky.shift_y, 1e12, 1e9,
-        0, 0, 0, 0.0, 1, out, scl,
-    )  # fmt: skip
-    pixels = out.reshape(2, size, FINE, size, FINE).mean((2, 4))
-    clear: Array = np.asarray(np.isin(scl, (3, 8, 9, 10), invert=True).reshape(size, FINE, size, FINE).all((1, 3)))
-    return pixels, clear
+    raster = Raster(32633, x0, y0, 10, 10, (size, size))
+    return sensed(SPEC, date, raster, moved_m=(dx * 10, -dy * 10), clouds=clouds)
 
 
 def noisy(pixels: Array, deviation: float, seed: int) -> Array:
@@ -282,16 +264,81 @@ def test_an_acquisition_lies_where_most_of_its_chips_say() -> None:
 
 
 def test_only_shifts_worth_it_are_undone() -> None:
-    spec = CoregisterSpec(max_shift_px=2, min_shift_px=0.1, min_chips=3)
+    spec = CoregisterSpec(max_shift_px=2, min_shift_px=0.1, min_places=3)
     shifts = {
         "good": AcquisitionShift(4.0, -3.0, 0.5, 0.8, 9),
         "few": AcquisitionShift(4.0, -3.0, 0.5, 0.8, 2),
         "near": AcquisitionShift(0.5, 0.5, 0.1, 0.8, 9),
         "unsure": AcquisitionShift(2.0, 0.0, 4.0, 0.8, 4),
         "far": AcquisitionShift(21.0, 0.0, 0.5, 0.8, 9),
-        "unknown": AcquisitionShift(math.nan, math.nan, math.nan, math.nan, 0),
+        "unknown": AcquisitionShift(math.nan, math.nan, math.nan, math.nan, 0, "clouds"),
     }
     assert moves(shifts, spec, 10.0) == {"good": (4.0, -3.0)}
+    assert {key: why_left(shift, spec, 10.0) for key, shift in shifts.items()} == {
+        "good": "",
+        "few": "measured on 2 places, wanted 3",
+        "near": "nearer than 0.1 px",
+        "unsure": "not twice its own error",
+        "far": "further than 2 px",
+        "unknown": "not measured: clouds",
+    }
+    assert moves(shifts, CoregisterSpec(apply=False), 10.0) == {}
+
+
+def test_what_could_not_be_measured_says_what_most_of_its_places_say() -> None:
+    def unknown(reason: str) -> Shift:
+        return Shift(math.nan, math.nan, math.nan, math.nan, 0, reason)
+
+    few = [unknown(f"{n} pixels are clear in both, wanted 400") for n in (12, 250)]
+    assert why_none([unknown("no texture"), *few]) == "12 pixels are clear in both, wanted 400 (2 of 3 looked at)"
+    assert why_none([*few, shift_of(0, 0)]) == ""
+    assert why_none([]) == "clear on none of the places"
+    assert by_acquisition({"a": few}, 10.0)["a"].reason.startswith("12 pixels")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_another_source_is_seen_by_the_median_of_its_nearest_clear_dates(times: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cube = rng.integers(1, 6, (times, 2, 5, 4)).astype(np.uint16)
+    clear = rng.random((times, 5, 4)) < 0.7
+    days = [int(day) for day in np.sort(rng.choice(200, times, replace=False))]
+    start = dt.datetime(2021, 1, 1, tzinfo=dt.UTC)
+    moments = [0, 77, 200]
+    images = nearest_dates(
+        cube,
+        clear,
+        [start + dt.timedelta(days=day) for day in days],
+        [start + dt.timedelta(days=day) for day in moments],
+        count,
+    )
+    assert images.shape == (3, 2, 5, 4)
+    for moment, image in zip(moments, images, strict=True):
+        near = sorted(range(times), key=lambda t: (abs(days[t] - moment), days[t]))[:count]
+        for y, x in np.ndindex(5, 4):
+            there = [t for t in near if clear[t, y, x]]
+            if len(there) < min(2, len(near)):
+                assert np.isnan(image[:, y, x]).all()
+            else:
+                np.testing.assert_array_equal(image[:, y, x], np.median(cube[there, :, y, x], axis=0))
+
+
+def test_each_date_may_have_a_reference_of_its_own() -> None:
+    spring, later = view(0, SPRING, 128)[0], view(0, SPRING, 128, 0.6, -0.4)[0]
+    cube, clear = np.stack([later, later]), np.ones((2, 128, 128), bool)
+    shifts = measure_series(cube, clear, reference=np.stack([spring, later]), max_shift_px=2)
+    assert off(shifts[0], 0.6, -0.4) < 0.05
+    assert off(shifts[1], 0.0, 0.0) < 0.05
+
+
+def test_bands_are_compared_that_look_at_the_same_light() -> None:
+    sentinel = {"blue": 0.49, "red": 0.665, "nir": 0.842, "nir08": 0.865, "swir16": 1.61}
+    landsat = {"coastal": 0.443, "red": 0.655, "nir08": 0.865, "swir16": 1.61}
+    assert comparable_bands(sentinel, landsat) == (("red", "red"), ("nir", "nir08"), ("swir16", "swir16"))
+    assert comparable_bands(landsat, sentinel)[:2] == (("red", "red"), ("nir08", "nir08"))
+    assert comparable_bands({"nir": None}, {"nir08": None}) == (("nir", "nir08"),)
+    assert comparable_bands({"b2": 0.66}, landsat) == (("b2", "red"),)
+    assert comparable_bands({"b2": None, "blue": 0.49}, {"red": 0.655, "green": 0.56}) == ()
 
 
 def test_options_that_contradict_each_other_are_refused() -> None:
