@@ -232,6 +232,28 @@ def test_the_published_scenes_are_still_the_lock_and_the_dataset_is_as_it_promis
     assert steps.check(str(pair), PlainConsole()).problems == ()
 
 
+def test_an_orthophoto_without_time_or_mask_is_a_reference_for_pixels_of_another_size(sensors: Path) -> None:
+    folder = sensors / "ortho"
+    folder.mkdir()
+    for band in ("red", "nir"):
+        (folder / f"{band}.tif").write_bytes((sensors / "a" / f"{DAYS[0]:%Y%m%d}_{band}.tif").read_bytes())
+    photo = """\
+  ortho:
+    collection: ortho
+    catalog: ortho/
+    describe: {bands: {red: red, nir: nir}, dtype: uint16, static: true, pattern: '(?P<band>\\w+)\\.tif$'}
+"""
+    text = SENSOR.replace("NAME", "b").replace("INFRARED", "nir08").replace("GSD", "20")
+    recipe = sensors / "ortho.yaml"
+    recipe.write_text(PAIR + text + "    resolution_m: 20\n    coregister: {reference: ortho, min_places: 1}\n" + photo)
+    request = steps.make_request(aoi=_request(sensors).aoi, recipe=str(recipe), out=str(sensors / "built-ortho"))
+    steps.build(request, PlainConsole())
+    told = _scenes(sensors / "built-ortho", "b")
+    for day, off in zip(DAYS, KNOWN_B, strict=True):
+        assert math.dist((told.loc[day].east_m, told.loc[day].north_m), off) < 2.0, "a tenth of a pixel of 20 m"
+    assert _scenes(sensors / "built-ortho", "ortho").reason.isna().all()
+
+
 # Real dates, and real sensors
 
 
