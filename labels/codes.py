@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from curate.errors import LabelError
+from labels.legend import LabelClass, Legend, read_legend
 from labels.spec import MAX_CODE, ClassValue
 
 if TYPE_CHECKING:
     import pandas as pd
+
+REST = "*"
+"""Key of ``classes`` that stands for every value not listed."""
 
 
 def class_values(column: pd.Series[Any]) -> list[ClassValue | None]:
@@ -36,6 +40,82 @@ def class_value(value: Any) -> ClassValue | None:
 def by_kind(value: ClassValue) -> tuple[bool, int, str]:
     """Numbers by size, then words by letter."""
     return (isinstance(value, str), value if isinstance(value, int) else 0, str(value))
+
+
+def listed_value(label: str, key: ClassValue) -> ClassValue:
+    """A value that the recipe lists, as ``class_value`` has it; LabelError when it is empty."""
+    value = class_value(key)
+    if value is None:
+        raise LabelError(label, "classes lists an empty value; features without a class are unlabelled anyway")
+    return value
+
+
+def assign_codes(
+    label: str,
+    path: str,
+    attribute: str,
+    classes: Mapping[ClassValue, int | None] | None,
+    values: Sequence[ClassValue | None],
+    everything: Callable[[], set[ClassValue]],
+) -> dict[ClassValue, int | None]:
+    """Code of each value of a class column; None for values that the recipe leaves unlabelled.
+
+    Args:
+        label: What to call it in errors.
+        path: Of the file, for errors.
+        attribute: The column.
+        classes: What the recipe lists; without it the values of the whole file become 1, 2, 3 … in their order.
+        values: Of the features in the area.
+        everything: Gives all values of the whole file; asked only where it matters.
+
+    Raises:
+        LabelError: There is no value, or the recipe and the file do not know the same ones.
+    """
+    present = {v for v in values if v is not None}
+    if not present:
+        raise LabelError(label, f"column {attribute} of {path} has no value in the area; name another one")
+    if classes is None:
+        # Of the whole file and not of the area: the same file gives the same codes to every area.
+        ordered = sorted(everything(), key=by_kind)
+        if len(ordered) > MAX_CODE - 1:
+            raise LabelError(
+                label, f"column {attribute} has {len(ordered)} values, too many for classes; name another one"
+            )
+        return {value: code for code, value in enumerate(ordered, start=1)}
+    listed = {REST if key == REST else listed_value(label, key): code for key, code in classes.items()}
+    if len(listed) < len(classes):
+        raise LabelError(label, "classes lists a value twice (3 and '3' are the same); keep one of them")
+    rest = listed.pop(REST, None)
+    new = present - listed.keys()
+    if new and REST not in classes:
+        raise LabelError(
+            label,
+            f"column {attribute} of {path} has values that classes does not list: {some(new)}; "
+            f"list them (null leaves them unlabelled), or say what becomes of all others with '{REST}'",
+        )
+    if gone := listed.keys() - present:
+        gone -= everything()
+    if gone:
+        raise LabelError(
+            label,
+            f"classes lists values that column {attribute} of {path} does not have: {some(gone)}; "
+            f"it has {some(present)}",
+        )
+    return {**listed, **dict.fromkeys(new, rest)}
+
+
+def legend_of(label: str, names: Mapping[int, Sequence[str]], path: str | None) -> Legend:
+    """What codes mean: the legend in a CSV file, or without one the values that have each code.
+
+    Raises:
+        LabelError: The file lacks a code.
+    """
+    if path is None:
+        return Legend(tuple(LabelClass(code, " or ".join(sorted(words)[:4])) for code, words in names.items()))
+    legend = read_legend(path)
+    if missing := names.keys() - set(legend.codes):
+        raise LabelError(label, f"{path} has no row for code {some(missing)}; add it, or leave legend out")
+    return legend
 
 
 def ignore_and_dtype(label: str, ignore: int | None, codes: Iterable[int], background: int | None) -> tuple[int, str]:

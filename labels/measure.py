@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from curate.errors import LabelError, ReadError
 from labels.legend import Legend
+from labels.measure_spec import MeasureSpec, Resampling
 from labels.rasterize import lattice
 from labels.rasters import Place, Reach, expand, ground_pixel_m, is_geographic, opened, portable
 from labels.sample import locate
 from labels.source import LabelVariable
-from labels.spec import Share
 from tiling.shards import Window
 
 if TYPE_CHECKING:
@@ -40,47 +40,6 @@ HALF_KNOWN = 0.5 - 1e-6
 
 ON_GRID_PX = 1e-3
 """Files whose pixels lie within this of one grid share it."""
-
-Resampling = Literal["auto", "nearest", "bilinear", "average"]
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureLabel:
-    """Rasters of something measured, on any grid and CRS."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
-    paths: ClassVar[tuple[str, ...]] = ("measure",)
-
-    measure: str | tuple[str, ...]
-    """Path, glob or list of them: rasters of whole or real numbers. Where files overlap the first valid pixel wins."""
-    band: int = 1
-    """Band of the files, from 1."""
-    units: str = ""
-    """Unit of the values, as UDUNITS writes it: `Mg ha-1`, `m`, `percent`."""
-    scale: float | None = None
-    """What the files' numbers are multiplied by, instead of what they say themselves."""
-    offset: float | None = None
-    """What is added after that, instead of what the files say themselves."""
-    nodata: float | None = None
-    """Number in the files that means "nothing known", instead of what they say themselves. NaN always does."""
-    valid_range: tuple[float, float] | None = None
-    """Smallest and largest value that can be true, in units; what lies beyond is nothing known."""
-    resampling: Resampling = "auto"
-    """`nearest`, `bilinear` or `average` by area. `auto`: `average` where pixels are at least about twice as wide as
-    the file's, else `bilinear`."""
-    min_labelled: Share = 0.0
-    """Share of a chip that should have a value; chips with less are `partial`, and the index says why."""
-
-    def __post_init__(self) -> None:
-        if self.measure in ("", ()):
-            raise ValueError("measure is empty: name a file")
-        if self.band < 1:
-            raise ValueError(f"band {self.band} is none; bands are counted from 1")
-        if self.scale == 0:
-            raise ValueError("a scale of 0 makes every value the same; leave it out, or say the real one")
-        if self.valid_range is not None and not self.valid_range[0] < self.valid_range[1]:
-            low, high = self.valid_range
-            raise ValueError(f"valid_range goes from the smallest to the largest value; {low:g} is not below {high:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +231,7 @@ class MeasureSource:
 
 def open_measure(
     name: str,
-    spec: MeasureLabel,
+    spec: MeasureSpec,
     *,
     aoi: Aoi,
     rasters: Sequence[str] = (),
@@ -319,7 +278,7 @@ class _Header:
 
 
 def _read_header(
-    label: str, name: str, href: str, spec: MeasureLabel, aoi: Aoi, reach: Callable[[str], Reach] | None
+    label: str, name: str, href: str, spec: MeasureSpec, aoi: Aoi, reach: Callable[[str], Reach] | None
 ) -> _Header:
     from rasterio.enums import MaskFlags
     from rasterio.errors import RasterioError

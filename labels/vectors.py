@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.errors import LabelError
-from labels.codes import by_kind, class_value, class_values, ignore_and_dtype, nearest, some
-from labels.legend import LabelClass, Legend, read_legend
+from labels.codes import assign_codes, class_values, ignore_and_dtype, legend_of, listed_value, nearest, some
+from labels.legend import Legend
 from labels.rasterize import Polygons, pack, project, rasterize
+from labels.rasters import portable
 from labels.source import LabelVariable
-from labels.spec import MAX_CODE, ClassValue, VectorLabel
+from labels.spec import ClassValue, VectorLabel
 from tiling.shards import Window
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ REACH_M = 300_000.0
 """Polygons that reach further from the area than this are cut there: a UTM zone cannot hold a continent."""
 
 METRES_PER_DEGREE = 111_320.0
-
-REST = "*"
-"""Key of ``classes`` that stands for every value not listed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +111,13 @@ def open_vector(name: str, spec: VectorLabel, *, aoi: Aoi, margin_m: float = MAR
     import shapely
 
     label, path = f"label {name}", spec.vector
-    layer, crs_text = _choose_layer(label, path, spec.layer)
+    layer, crs_text = choose_layer(label, path, spec.layer)
     crs = pyproj.CRS.from_user_input(crs_text)
-    extent = _extent(aoi, margin_m)
-    frame = _read_frame(label, path, layer, spec.attribute, _box_in(crs, extent))
+    extent = extent_around(aoi, margin_m)
+    frame = _read_frame(label, path, layer, spec.attribute, box_in(crs, extent))
     frame, counts = _polygons_only(label, path, frame)
-    inside = frame.intersects(_box(_box_in(crs, _extent(aoi, 0.0)))).to_numpy(bool) if len(frame) else np.zeros(0, bool)
+    around = _box(box_in(crs, extent_around(aoi, 0.0)))
+    inside = frame.intersects(around).to_numpy(bool) if len(frame) else np.zeros(0, bool)
     if not inside.any():
         w, s, e, n = aoi.geometry.bounds
         raise LabelError(
@@ -129,12 +128,14 @@ def open_vector(name: str, spec: VectorLabel, *, aoi: Aoi, margin_m: float = MAR
 
     areas = shapely.area(frame.geometry.to_numpy())
     values = _column(frame, spec.attribute)
-    codes = _codes(label, path, layer, spec, values)
+    codes: dict[ClassValue, int | None] = {1: 1}
+    if (column := spec.attribute) is not None:
+        codes = assign_codes(label, path, column, spec.classes, values, lambda: all_values(path, layer, column))
     ignore, dtype = ignore_and_dtype(label, spec.ignore, [c for c in codes.values() if c is not None], spec.background)
     drawn_as: dict[ClassValue | None, int] = {None: ignore, **{v: ignore if c is None else c for v, c in codes.items()}}
     burnt = np.array([drawn_as[v] for v in values], np.uint16)
     order = _drawing_order(label, spec, values, areas, codes)
-    frame = _cut(frame, _box_in(crs, _extent(aoi, margin_m + REACH_M)))
+    frame = _cut(frame, box_in(crs, extent_around(aoi, margin_m + REACH_M)))
 
     unlabelled = sum(v is None for v in values)
     if unlabelled:
@@ -161,33 +162,44 @@ def open_vector(name: str, spec: VectorLabel, *, aoi: Aoi, margin_m: float = MAR
     )
 
 
-def _is_parquet(path: str) -> bool:
+def is_parquet(path: str) -> bool:
+    """Whether a file is (Geo)Parquet, by its name."""
     return Path(path).suffix.lower() in (".parquet", ".geoparquet")
 
 
-def _choose_layer(label: str, path: str, layer: str | None) -> tuple[str | None, Any]:
-    """The layer to read and its CRS."""
+def choose_layer(label: str, path: str, layer: str | None, kind: str = "Polygon") -> tuple[str | None, Any]:
+    """The layer to read and its CRS.
+
+    Args:
+        label: What to call it in errors.
+        path: Of the file.
+        layer: What the recipe says; without it the file must have one layer with geometries of the kind.
+        kind: ``Polygon`` or ``Point``, also of the multi kind.
+
+    Raises:
+        LabelError: The file cannot be read, has no CRS, or not exactly one layer to read.
+    """
     import pyogrio
     from pyogrio.errors import DataSourceError
 
     if "://" not in path and not Path(path).exists():
         raise LabelError(label, f"{path} does not exist; correct the path (relative ones start at the recipe)")
     try:
-        if _is_parquet(path):
+        if is_parquet(path):
             crs = _read_parquet(path, None).crs
         else:
-            layers = {str(n): str(kind) for n, kind in pyogrio.list_layers(path) if kind is not None}
+            layers = {str(n): str(found) for n, found in pyogrio.list_layers(path) if found is not None}
             if not layers:
-                raise LabelError(label, f"{path} has no layer with geometries; wanted polygons")
-            areal = [n for n, kind in layers.items() if "Polygon" in kind or kind == "Unknown"] or list(layers)
-            if layer is None and len(areal) > 1:
-                raise LabelError(label, f"{path} has the layers {', '.join(areal)}; say which with layer")
-            layer = areal[0] if layer is None else layer
+                raise LabelError(label, f"{path} has no layer with geometries; wanted {kind.lower()}s")
+            fit = [n for n, found in layers.items() if kind in found or found == "Unknown"] or list(layers)
+            if layer is None and len(fit) > 1:
+                raise LabelError(label, f"{path} has the layers {', '.join(fit)}; say which with layer")
+            layer = fit[0] if layer is None else layer
             if layer not in layers:
                 raise LabelError(label, f"{path} has no layer {layer!r}{nearest(layer, layers)}")
             crs = pyogrio.read_info(path, layer=layer, encoding=None)["crs"]
     except (DataSourceError, OSError, ValueError) as error:
-        raise LabelError(label, f"{path} cannot be read as a vector file ({error})") from error
+        raise LabelError(label, f"{path} cannot be read as a vector file ({error})") from portable(error)
     if crs is None:
         raise LabelError(
             label, f"{path} has no CRS, so its place on the earth is unknown; give it one (ogr2ogr -a_srs)"
@@ -208,12 +220,12 @@ def _read_frame(
     import geopandas as gpd
     import pyogrio
 
-    known = _columns(path, layer)
+    known = column_names(path, layer)
     if attribute is not None and attribute not in known:
         raise LabelError(label, f"{path} has no column {attribute!r}{nearest(attribute, known)}")
     wanted = [] if attribute is None else [attribute]
     try:
-        if _is_parquet(path):
+        if is_parquet(path):
             frame = _read_parquet(path, None)
             geometry = frame.geometry
             return gpd.GeoDataFrame(frame[wanted], geometry=geometry)[
@@ -221,13 +233,14 @@ def _read_frame(
             ].reset_index(drop=True)
         return pyogrio.read_dataframe(path, layer=layer, columns=wanted, bbox=box, on_invalid="ignore")
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
-        raise LabelError(label, f"{path} cannot be read ({error})") from error
+        raise LabelError(label, f"{path} cannot be read ({error})") from portable(error)
 
 
-def _columns(path: str, layer: str | None) -> list[str]:
+def column_names(path: str, layer: str | None) -> list[str]:
+    """The columns of a layer."""
     import pyogrio
 
-    if _is_parquet(path):
+    if is_parquet(path):
         import pyarrow.parquet
 
         return [str(n) for n in pyarrow.parquet.read_schema(path).names]
@@ -296,56 +309,11 @@ def _column(frame: gpd.GeoDataFrame, attribute: str | None) -> list[ClassValue |
     return [1] * len(frame) if attribute is None else class_values(frame[attribute])
 
 
-def _codes(
-    label: str, path: str, layer: str | None, spec: VectorLabel, values: Sequence[ClassValue | None]
-) -> dict[ClassValue, int | None]:
-    """Code of each class value; None for values that the recipe leaves unlabelled."""
-    present = {v for v in values if v is not None}
-    if spec.attribute is None:
-        return {1: 1}
-    if not present:
-        raise LabelError(label, f"column {spec.attribute} of {path} has no value in the area; name another one")
-    if spec.classes is None:
-        # Of the whole file and not of the area: the same file gives the same codes to every area.
-        everything = sorted(_all_values(path, layer, spec.attribute), key=by_kind)
-        if len(everything) > MAX_CODE - 1:
-            raise LabelError(
-                label, f"column {spec.attribute} has {len(everything)} values, too many for classes; name another one"
-            )
-        return {value: code for code, value in enumerate(everything, start=1)}
-    listed = {REST if key == REST else _listed_value(label, key): code for key, code in spec.classes.items()}
-    if len(listed) < len(spec.classes):
-        raise LabelError(label, "classes lists a value twice (3 and '3' are the same); keep one of them")
-    rest = listed.pop(REST, None)
-    new = present - listed.keys()
-    if new and REST not in spec.classes:
-        raise LabelError(
-            label,
-            f"column {spec.attribute} of {path} has values that classes does not list: {some(new)}; "
-            f"list them (null leaves them unlabelled), or say what becomes of all others with '{REST}'",
-        )
-    if gone := listed.keys() - present:
-        gone -= _all_values(path, layer, spec.attribute)
-    if gone:
-        raise LabelError(
-            label,
-            f"classes lists values that column {spec.attribute} of {path} does not have: {some(gone)}; "
-            f"it has {some(present)}",
-        )
-    return {**listed, **dict.fromkeys(new, rest)}
-
-
-def _listed_value(label: str, key: ClassValue) -> ClassValue:
-    value = class_value(key)
-    if value is None:
-        raise LabelError(label, "classes lists an empty value; features without a class are unlabelled anyway")
-    return value
-
-
-def _all_values(path: str, layer: str | None, attribute: str) -> set[ClassValue]:
+def all_values(path: str, layer: str | None, attribute: str) -> set[ClassValue]:
+    """The values that a class column has anywhere in the file."""
     import pyogrio
 
-    if _is_parquet(path):
+    if is_parquet(path):
         import pandas as pd
 
         frame = pd.read_parquet(path, columns=[attribute])
@@ -366,7 +334,7 @@ def _drawing_order(
         return np.arange(len(values))
     if spec.order == "small_on_top":
         return np.argsort(-areas, kind="stable")
-    ranks = {_listed_value(label, value): rank for rank, value in enumerate(spec.order, start=1)}
+    ranks = {listed_value(label, value): rank for rank, value in enumerate(spec.order, start=1)}
     if strange := ranks.keys() - codes.keys():
         raise LabelError(label, f"order names {some(strange)}, which is no class here; classes are {some(codes)}")
     # What the order does not name lies below everything that it names.
@@ -380,15 +348,10 @@ def _vector_legend(label: str, spec: VectorLabel, codes: dict[ClassValue, int | 
             names.setdefault(code, []).append(str(value) if spec.attribute is not None else "inside")
     if spec.background is not None:
         names.setdefault(spec.background, ["background"])
-    if spec.legend is None:
-        return Legend(tuple(LabelClass(code, " or ".join(sorted(words)[:4])) for code, words in names.items()))
-    legend = read_legend(spec.legend)
-    if missing := names.keys() - set(legend.codes):
-        raise LabelError(label, f"{spec.legend} has no row for code {some(missing)}; add it, or leave legend out")
-    return legend
+    return legend_of(label, names, spec.legend)
 
 
-def _extent(aoi: Aoi, margin_m: float) -> tuple[float, float, float, float]:
+def extent_around(aoi: Aoi, margin_m: float) -> tuple[float, float, float, float]:
     """(west, south, east, north) of the area and a margin, degrees."""
     west, south, east, north = aoi.geometry.bounds
     dy = margin_m / METRES_PER_DEGREE
@@ -396,7 +359,7 @@ def _extent(aoi: Aoi, margin_m: float) -> tuple[float, float, float, float]:
     return (max(west - dx, -180.0), max(south - dy, -90.0), min(east + dx, 180.0), min(north + dy, 90.0))
 
 
-def _box_in(crs: pyproj.CRS, extent: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+def box_in(crs: pyproj.CRS, extent: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     """Smallest box in a CRS around a box in degrees."""
     import pyproj
 
@@ -415,7 +378,7 @@ def _coverage(path: str, layer: str | None, crs: pyproj.CRS) -> str:
     import pyogrio
     import pyproj
 
-    if _is_parquet(path):
+    if is_parquet(path):
         bounds = _read_parquet(path, None).total_bounds
     else:
         bounds = pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]

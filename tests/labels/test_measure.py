@@ -18,7 +18,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from curate.errors import LabelError, ReadError
-from labels.measure import MeasureLabel, open_measure
+from labels.measure import open_measure
+from labels.measure_spec import MeasureSpec
 from labels.source import LabelSource
 from tiling.aoi import Aoi
 from tiling.shards import Window
@@ -40,7 +41,7 @@ def true(pixels: Pixels) -> Pixels:
 
 
 def drawn(path: str | tuple[str, ...], window: Window, area: Aoi, **options: Any) -> Pixels:
-    pixels: Pixels = open_measure("agb", MeasureLabel(path, **options), aoi=area).render(window)["agb"]
+    pixels: Pixels = open_measure("agb", MeasureSpec(path, **options), aoi=area).render(window)["agb"]
     assert pixels.dtype == np.float32
     return pixels
 
@@ -187,7 +188,7 @@ def test_a_pixel_has_the_same_value_in_every_window(
     path = write_raster(
         "a.tif", numbers((200, 260)), crs="EPSG:4326", transform=Affine(1e-4, 0, 14.99, 0, -7e-5, 48.54), nodata=-9999
     )
-    label = open_measure("agb", MeasureLabel(path, resampling=how), aoi=area)
+    label = open_measure("agb", MeasureSpec(path, resampling=how), aoi=area)
     whole = label.values(make_window(-40, -40, 220, 220, res))
     part = label.values(make_window(row, col, height, width, res))
     np.testing.assert_array_equal(part, whole[row + 40 : row + 40 + height, col + 40 : col + 40 + width])
@@ -268,7 +269,7 @@ def test_any_band_can_be_the_measure(write_raster: Write, make_window: Windows, 
 
 
 def test_a_measure_is_a_label_that_says_what_it_is(write_raster: Write, make_window: Windows, area: Aoi) -> None:
-    spec = MeasureLabel(write_raster("a.tif", numbers()), units="Mg ha-1", valid_range=(0, 500))
+    spec = MeasureSpec(write_raster("a.tif", numbers()), units="Mg ha-1", valid_range=(0, 500))
     label = pickle.loads(pickle.dumps(open_measure("agb", spec, aoi=area)))
     assert isinstance(label, LabelSource)
     (variable,) = label.variables
@@ -287,18 +288,18 @@ def test_what_cannot_be_a_measure_is_refused(
     ]  # fmt: skip
     for options, why in wrong:
         with pytest.raises(ValueError, match=why):
-            MeasureLabel(**{"measure": "a.tif", **options})
+            MeasureSpec(**{"measure": "a.tif", **options})
     path = write_raster("a.tif", np.ones((4, 4), np.uint8))
     with pytest.raises(LabelError, match=r"nodata -1 is no number that .* can hold \(uint8\)"):
-        open_measure("agb", MeasureLabel(path, nodata=-1), aoi=area)
+        open_measure("agb", MeasureSpec(path, nodata=-1), aoi=area)
     with pytest.raises(LabelError, match="does not exist"):
-        open_measure("agb", MeasureLabel(str(tmp_path / "none.tif")), aoi=area)
+        open_measure("agb", MeasureSpec(str(tmp_path / "none.tif")), aoi=area)
     (tmp_path / "b.tif").write_bytes(b"no raster")
     with pytest.raises(ReadError) as caught:
-        open_measure("agb", MeasureLabel(str(tmp_path / "b.tif")), aoi=area)
+        open_measure("agb", MeasureSpec(str(tmp_path / "b.tif")), aoi=area)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     with pytest.raises(LabelError, match="no CRS"):
-        open_measure("agb", MeasureLabel(write_raster("c.tif", numbers(), crs=None)), aoi=area)
+        open_measure("agb", MeasureSpec(write_raster("c.tif", numbers(), crs=None)), aoi=area)
 
 
 # --- the confidence of the Cropland Data Layer in Kansas -------------------------------------------------------------

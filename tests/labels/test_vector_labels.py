@@ -184,6 +184,9 @@ def test_files_that_cannot_be_a_label_are_refused(write_vector: Write, box: Box,
         with pytest.raises(LabelError, match=said) as caught:
             open_vector("x", VectorLabel(vector=path), aoi=area)
         assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+        # Dask sends the causes too, and those of GDAL cannot be unpickled.
+        cause = caught.value.__cause__
+        assert cause is None or (cause.__cause__ is None and cause.__context__ is None)
 
     refuse(str(tmp_path / "none.gpkg"), "does not exist")
     (tmp_path / "text.geojson").write_text("not json")
