@@ -297,6 +297,22 @@ def test_points_are_a_label_that_can_be_sent_and_gives_its_features(
         assert shapely.box(*here.bounds).covers(place)
 
 
+def test_a_point_on_a_corner_of_four_chips_is_a_feature_of_the_one_that_draws_it(
+    write: Callable[..., str], area: Aoi
+) -> None:
+    # The corner of four chips of 64 pixels that is nearest to the world's.
+    col, row = math.floor(X0 / 640), math.floor(Y0 / 640)
+    label = opened(area, write("a.gpkg", [(col * 64 - X0 / 10, Y0 / 10 - row * 64)]))
+    chips = [Chip(32633, c, r, 64, 10.0) for c in (col - 1, col) for r in (row - 1, row)]
+    (found,) = label.features(chips)["chip"]
+    drawn = []
+    for chip in chips:
+        minx, miny, maxx, maxy = chip.bounds
+        window = Window(32633, (minx, miny, maxx, maxy), 10.0, (64, 64), (), ())
+        drawn += [chip.id] * int(label.render(window)["p_points"].sum())
+    assert drawn == [found]
+
+
 def test_what_cannot_be_a_label_of_points_is_refused(
     write: Callable[..., str], box: Any, write_vector: Any, area: Aoi
 ) -> None:
