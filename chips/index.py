@@ -100,6 +100,8 @@ class LabelRecord:
     """Words about the chip, where the label gives them."""
     reason: str = ""
     """Why the chip has less of this label than was asked for; an empty string when it has enough."""
+    rows: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """What a table of the label says about the objects of the chip, JSON values by column; not in the index."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(int(code) for code in self.classes))
@@ -172,6 +174,7 @@ class ChipRecord:
                     "classes": list(label.classes),
                     "text": label.text,
                     "reason": label.reason,
+                    "rows": [dict(row) for row in label.rows],
                 }
                 for name, label in self.labels.items()
             },
@@ -194,7 +197,8 @@ class ChipRecord:
             for name, source in found["sources"].items()
         }
         labels = {
-            name: LabelRecord(**{**label, "shares": dict(label["shares"])}) for name, label in found["labels"].items()
+            name: LabelRecord(**{**label, "shares": dict(label["shares"]), "rows": tuple(label["rows"])})
+            for name, label in found["labels"].items()
         }
         return cls(**{**found, "sources": sources, "labels": labels})
 
@@ -289,6 +293,22 @@ def _coverage_columns(source: str, found: Sequence[CoverageRecord | None]) -> di
     }
     clear = [None if one is None else sorted(one.clear_px.items()) for one in found]
     return {**columns, f"{source}_clear_px": pa.array(clear, pa.map_(pa.string(), pa.int32()))}
+
+
+def table_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table about objects as Parquet: a column a key, null where a row lacks it; pairs of numbers become a map."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, pyarrow.Array] = {}
+    for name in _names(rows):
+        values = [row.get(name) for row in rows]
+        if pairs := any(isinstance(value, list) for value in values):
+            values = [value and [tuple(pair) for pair in value] for value in values]
+        columns[name] = pa.array(values, pa.map_(pa.int32(), pa.float64()) if pairs else None)
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out, compression="zstd")
+    return out.getvalue()
 
 
 def read_index(data: bytes) -> geopandas.GeoDataFrame:

@@ -77,7 +77,7 @@ class Forecast:
             shards=len(plan.shards),
             chips_a_shard=plan.layout.shard_chips,
             sources=sources,
-            labels=[label.name for label in plan.labels.all],
+            labels=list(plan.recipe.labels),
             raw_bytes=raw,
             stored_bytes=round(raw / ZSTD_RATIO),
         )

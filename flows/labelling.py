@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from catalog.access import access
 from catalog.lock import LockedItem, scenes_from_lock
-from chips.index import LabelRecord
+from chips.index import ChipRecord, LabelRecord, table_bytes
 from chips.layout import Coordinate, Group, Variable
-from labels.read import class_shares, open_label
-from labels.source import ChipLabel, Derived, LabelSource, LabelVariable
-from labels.spec import LabelSpec, ProductLabel
+from curate.errors import LabelError
+from labels.layers import Layer
+from labels.legend import is_file
+from labels.read import class_shares, derive_label, layers_of, open_label, own_label
+from labels.source import ChipLabel, Derived, FeatureSource, LabelSource, LabelVariable
+from labels.spec import DerivedSpec, LabelSpec, ProductLabel
+from labels.zonal import ZonalLabel
 
 if TYPE_CHECKING:
     from recipes.recipe import Recipe
@@ -33,6 +39,8 @@ PREFIX = "label:"
 """In the lock, the items of a label product stand under this prefix and the label's name."""
 GROUP = "label"
 """Group of the store with all labels on the grid's pixels; one of another pixel size has a group of its own."""
+HALO_PX = 256
+"""How far around a window targets of parcels look at most."""
 WINDOW_PX = 4096 * 4096
 """Largest window that is drawn at once: one byte a pixel, or a few."""
 
@@ -64,25 +72,51 @@ def open_labels(recipe: Recipe, aoi: Aoi, chips: Sequence[Chip], locked: Sequenc
     """Every label of the recipe, opened over the area (a vector is read here, once for the whole build).
 
     Raises:
-        LabelError: A file, a column or a class is missing, or nothing of a label lies in the area.
+        LabelError: A file, a column or a class is missing, nothing of a label lies in the area, or a label cannot be
+            made from those that it names.
         ReadError: A raster cannot be opened.
     """
-    drawn = []
-    for name, spec in recipe.labels.items():
-        tiles = scenes_from_lock(locked, PREFIX + name)
-        if isinstance(spec, ProductLabel):
-            _compare_years(name, spec, recipe)
-        drawn.append(
-            open_label(
+    drawn: list[LabelSource] = []
+    derived: list[ChipLabel] = []
+    layers: dict[str, Layer] = {}
+    for name in recipe.label_order:
+        spec = _located(recipe.labels[name], recipe)
+        found: tuple[LabelSource | ChipLabel, ...]
+        if isinstance(spec, DerivedSpec):
+            derived.append(derive_label(name, spec, layers))
+            _on_the_grid(derived[-1], drawn)
+            found = (derived[-1],)
+        else:
+            tiles = scenes_from_lock(locked, PREFIX + name)
+            if isinstance(spec, ProductLabel):
+                _compare_years(name, spec, recipe)
+            opened = open_label(
                 name,
-                _located(spec, recipe),
+                spec,
                 aoi=aoi,
                 rasters=tuple(tile.assets[0].href for tile in tiles),
-                margin_m=1.5 * chips[0].size_m,
+                margin_m=1.5 * chips[0].size_m + HALO_PX * chips[0].resolution_m,
                 reach=partial(access, signing=tiles[0].signing) if tiles else None,
+                interval=(recipe.interval.start, recipe.interval.end),
             )
-        )
-    return Labels(tuple(drawn), least={name: spec.min_labelled for name, spec in recipe.labels.items()})
+            own = own_label(spec, opened, epsg=chips[0].epsg, resolution_m=chips[0].resolution_m)
+            drawn += opened
+            derived += () if own is None else (own,)
+            found = opened if own is None else (*opened, own)
+        for label in found:
+            layers |= layers_of(label, spec, layers)
+    return Labels(tuple(drawn), tuple(derived), {name: spec.min_labelled for name, spec in recipe.labels.items()})
+
+
+def _on_the_grid(label: ChipLabel, drawn: Sequence[LabelSource]) -> None:
+    """LabelError when a label is made from one that has pixels of another size than the grid's."""
+    for source in drawn:
+        if source.resolution_m is not None and any(v.name in label.needs for v in source.variables):
+            raise LabelError(
+                f"label {label.name}",
+                f"is made from {source.name}, whose pixels have {source.resolution_m:g} m and not those of the grid; "
+                f"take resolution_m away from {source.name}",
+            )
 
 
 def _located(spec: LabelSpec, recipe: Recipe) -> LabelSpec:
@@ -90,6 +124,8 @@ def _located(spec: LabelSpec, recipe: Recipe) -> LabelSpec:
     changes: dict[str, Any] = {}
     for option in spec.paths:
         value = getattr(spec, option)
+        if option == "legend" and value is not None and not is_file(value):
+            continue  # a name
         if isinstance(value, str):
             changes[option] = recipe.file(value)
         elif value is not None:
@@ -128,7 +164,7 @@ def layout_of(labels: Labels, side_m: float, grid_m: float) -> tuple[list[Group]
                     dtype=variable.dtype,
                     fill=variable.fill,
                     attrs={**variable.attrs, "label": label.name, "kind": variable.kind},
-                    void=variable.kind in ("classes", "measure"),
+                    void=variable.kind == "classes",
                 )
             )
             for dim, values in variable.coords:
@@ -147,6 +183,21 @@ def _dim(label: str, dim: str) -> str:
     return dim if dim in ("y", "x") else f"{label}_{dim}"
 
 
+def label_documents(labels: Labels, chips: Sequence[Chip], records: Sequence[ChipRecord]) -> dict[str, bytes]:
+    """What labels say that is no pixel: ``labels/<name>.parquet`` -> features (GeoParquet) or a table (Parquet)."""
+    documents = {}
+    for table in labels.derived:
+        rows = [{"chip": record.chip, **row} for record in records for row in record.labels[table.name].rows]
+        if rows:
+            documents[f"labels/{table.name}.parquet"] = table_bytes(rows)
+    for label in labels.drawn:
+        if isinstance(label, FeatureSource) and len(found := label.features(chips)):
+            out = io.BytesIO()
+            found.to_parquet(out, index=False, compression="zstd")
+            documents[f"labels/{label.name}.parquet"] = out.getvalue()
+    return documents
+
+
 def bytes_per_chip(labels: Labels, side_px: int, grid_m: float) -> int:
     """Raw size of all labels of one chip."""
     total = 0
@@ -157,8 +208,15 @@ def bytes_per_chip(labels: Labels, side_px: int, grid_m: float) -> int:
     return total
 
 
-def label_shard(labels: Labels, shard: Shard) -> tuple[Arrays, list[dict[str, LabelRecord]]]:
+def label_shard(
+    labels: Labels, shard: Shard, images: Mapping[str, npt.NDArray[np.float32]]
+) -> tuple[Arrays, list[dict[str, LabelRecord]]]:
     """All labels of a shard: arrays (chip, …) by (group, variable), and what each label says about each chip.
+
+    Args:
+        labels: What to draw and to derive.
+        shard: The chips.
+        images: Pixels (chip, band, y, x) of the sources that ``image_needs`` names, NaN where void.
 
     Raises:
         ReadError: A raster cannot be read.
@@ -169,14 +227,18 @@ def label_shard(labels: Labels, shard: Shard) -> tuple[Arrays, list[dict[str, La
         arrays |= _draw(label, labels.group(label), shard)
     found: list[dict[str, Derived]] = [{} for _ in shard.chips]
     for derived in labels.derived:
-        arrays |= _derive(derived, labels, arrays, found)
-    records = []
-    for index in range(len(shard.chips)):
-        told = {}
-        for each in labels.all:
-            own = {v.name: arrays[labels.group(each), v.name][index] for v in each.variables}
-            told[each.name] = _record(each.variables, own, found[index].get(each.name), labels.least[each.name])
-        records.append(told)
+        arrays |= _derive(derived, labels, arrays, images, found)
+    # What else is made of a label has its name too; the first variable is what counts as labelled.
+    first = {each.name: (labels.group(each), each.variables[:1]) for each in reversed(labels.all)}
+    records = [
+        {
+            name: _record(
+                main, arrays[group, main[0].name][index] if main else None, told.get(name), labels.least[name]
+            )
+            for name, (group, main) in first.items()
+        }
+        for index, told in enumerate(found)
+    ]
     return arrays, records
 
 
@@ -197,40 +259,71 @@ def _draw(label: LabelSource, group: str, shard: Shard) -> Arrays:
     return {(group, name): array for name, array in out.items()}
 
 
-def _derive(label: ChipLabel, labels: Labels, arrays: Arrays, found: list[dict[str, Derived]]) -> Arrays:
+def _derive(
+    label: ChipLabel,
+    labels: Labels,
+    arrays: Arrays,
+    images: Mapping[str, npt.NDArray[np.float32]],
+    found: list[dict[str, Derived]],
+) -> Arrays:
     """The variables of a label derived on each chip; what it says besides goes into ``found``."""
     inputs = {name: array for (_, name), array in arrays.items() if name in label.needs}
-    results = [label.derive({name: array[index] for name, array in inputs.items()}) for index in range(len(found))]
-    for told, result in zip(found, results, strict=True):
+    inputs |= {f"image:{source}": images[source] for source in image_needs(label)}
+    results = []
+    for index, told in enumerate(found):
+        given = {name: array[index] for name, array in inputs.items()}
+        result = label.derive(given)
+        if isinstance(label, ZonalLabel):
+            result = dataclasses.replace(result, rows=_rows(label.rows(given)))
+        # Parcels and points derive something beside what they draw, under one name.
         told[label.name] = result
+        results.append(result)
     group = labels.group(label)
     return {(group, v.name): np.stack([result.arrays[v.name] for result in results]) for v in label.variables}
 
 
+def image_needs(label: ChipLabel) -> tuple[str, ...]:
+    """Sources whose pixels a label is derived from."""
+    needs: tuple[str, ...] = getattr(label, "image_needs", ())
+    return needs
+
+
+def _rows(table: pd.DataFrame) -> tuple[dict[str, Any], ...]:
+    """The rows of a table as JSON values: nothing for what is missing, pairs for maps."""
+    rows = []
+    for row in table.to_dict("records"):
+        plain = {}
+        for column, value in row.items():
+            if isinstance(value, Mapping):
+                plain[str(column)] = [[int(code), float(share)] for code, share in sorted(value.items())]
+            elif not pd.isna(value):
+                plain[str(column)] = value.item() if hasattr(value, "item") else value
+        rows.append(plain)
+    return tuple(rows)
+
+
 def _record(
-    variables: Sequence[LabelVariable], pixels: Mapping[str, npt.NDArray[Any]], derived: Derived | None, least: float
+    main: Sequence[LabelVariable], array: npt.NDArray[Any] | None, derived: Derived | None, least: float
 ) -> LabelRecord:
-    """What a label says about one chip; its first variable is what counts as labelled."""
+    """What a label says about one chip, by its main variable (y, x) and by what it derived."""
     shares: dict[int, float] = {}
-    labelled = 1.0 if derived is not None and derived.text else 0.0
-    if variables:
-        first = variables[0]
-        array = pixels[first.name]
-        if first.kind == "classes" and first.pixels:
-            shares = class_shares(array, int(first.fill))
-            labelled = sum(shares.values())
-        elif first.kind == "presence" and first.pixels and array.ndim == 3:
-            shares = {i: float((layer > 0).mean()) for i, layer in enumerate(array) if layer.any()}
-            labelled = float((array > 0).any(axis=0).mean())
-        else:
-            labelled = float(_told(array, first).mean())
+    if array is None:  # words, or a table
+        labelled = 1.0 if derived is not None and (derived.text or derived.values.get("objects")) else 0.0
+    elif main[0].kind == "classes" and main[0].pixels:
+        shares = class_shares(array, int(main[0].fill))
+        labelled = sum(shares.values())
+    elif main[0].kind == "presence" and main[0].lead:
+        shares = {i: float((layer > 0).mean()) for i, layer in enumerate(array) if layer.any()}
+        labelled = float((array > 0).any(axis=0).mean())
+    else:
+        labelled = float(_told(array, main[0]).mean())
     reason = "" if derived is None else derived.reason
     if labelled < least:
         reason = reason or f"{labelled:.1%} labelled, wanted {least:.1%}"
     if derived is None:
         return LabelRecord(shares=shares, labelled=labelled, reason=reason)
     values = {what: float(value) for what, value in derived.values.items() if math.isfinite(value)}
-    return LabelRecord(shares, labelled, values, derived.classes, derived.text, reason)
+    return LabelRecord(shares, labelled, values, derived.classes, derived.text, reason, derived.rows)
 
 
 def _told(array: npt.NDArray[Any], variable: LabelVariable) -> npt.NDArray[np.bool_]:

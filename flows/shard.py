@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from chips.index import ChipRecord, LabelRecord, SourceRecord
 from chips.write import BuildRef, write_shard
-from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, window_px
+from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, variables, window_px
 from curate.errors import ReadError
 from flows.coverage import chip_coverage
-from flows.labelling import Labels, label_shard
+from flows.labelling import Labels, image_needs, label_shard
 from tiling.grid import centres
 
 if TYPE_CHECKING:
@@ -76,8 +76,25 @@ def build_shard(work: Work, shard: Shard) -> ShardData:
         cube = _cube(request, work.scenes[request.name], shard, skip_unreadable=work.skip_unreadable)
         cubes[request.name] = cube
         arrays |= {(request.name, name): array for name, array in cube.arrays.items()}
-    drawn, told = label_shard(work.labels, shard)
+    drawn, told = label_shard(work.labels, shard, _images(work, arrays))
     return ShardData(arrays | drawn, _records(work, shard, cubes, told))
+
+
+def _images(work: Work, arrays: Mapping[tuple[str, str], npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
+    """Pixels (chip, band, y, x) of the sources that labels are derived from: mean over time, NaN where void."""
+    images = {}
+    for name in {source for label in work.labels.derived for source in image_needs(label)}:
+        request = next(request for request in work.requests if request.name == name)
+        pixels = arrays[name, request.variable]
+        variable = next(v for v in variables(request) if v.name == request.variable)
+        values = pixels.astype(np.float32)
+        if variable.fill is not None and pixels.dtype.kind != "f":
+            values[pixels == variable.fill] = np.nan
+        if variable.dims[0] == "time":
+            seen = np.isfinite(values)
+            values = np.where(seen, values, 0).sum(axis=1) / np.where(seen.any(axis=1), seen.sum(axis=1), np.nan)
+        images[name] = values if values.ndim == 4 else values[:, np.newaxis]
+    return images
 
 
 def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_unreadable: bool) -> CubeData:

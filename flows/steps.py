@@ -324,15 +324,17 @@ def finish(prepared: Prepared, console: Console) -> None:
     from chips.write import journal
     from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
+    from flows.labelling import label_documents
     from tiling.grid import footprints
 
     plan = prepared.plan
     with console.stage("publishing"):
         records = [record for shard in journal(prepared.build) for record in shard.chips]
-        files = {}
+        files: dict[str, bytes] = {}
         if plan.alignment is not None:
             records = with_shifts(records, plan.alignment)
             files[SCENES] = scenes_with_shifts(plan.lock, scene_shifts(plan.alignment))
+        files |= label_documents(plan.labels, plan.chips, records)
         files[INDEX] = index_bytes(records, list(footprints(plan.chips)))
         series = [request.name for request in plan.requests if request.time is not None and request.time.series]
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curate.errors import LabelError
-from labels.legend import LabelClass, Legend, read_legend
-from labels.spec import MAX_CODE, ClassValue
+from labels.legend import LabelClass, Legend, find_legend
+from labels.options import MAX_CODE, ClassValue
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def legend_of(label: str, names: Mapping[int, Sequence[str]], path: str | None) 
     """
     if path is None:
         return Legend(tuple(LabelClass(code, " or ".join(sorted(words)[:4])) for code, words in names.items()))
-    legend = read_legend(path)
+    legend = find_legend(path)
     if missing := names.keys() - set(legend.codes):
         raise LabelError(label, f"{path} has no row for code {some(missing)}; add it, or leave legend out")
     return legend

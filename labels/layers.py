@@ -26,8 +26,10 @@ class Layer:
     variable: LabelVariable
     legend: Legend = Legend(())
     product: str | None = None
-    """Name of the land-cover product it was read from; None for files of the user's."""
+    """The land-cover product it was read from, however it was translated since; None for files of the user's."""
     year: int | None = None
+    nomenclature: str | None = None
+    """Name of the legend that its codes are of, where it is one that we know."""
 
     @property
     def ignore(self) -> int:

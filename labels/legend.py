@@ -83,6 +83,13 @@ class Legend:
             attrs["flag_colors"] = " ".join(colors)
         return attrs
 
+    @classmethod
+    def of_attrs(cls, attrs: Mapping[str, Any]) -> Legend:
+        """The legend that ``attrs`` told; without classes where they tell none."""
+        codes, names = attrs.get("flag_values", []), attrs.get("flag_names", [])
+        colors = attrs["flag_colors"].split() if "flag_colors" in attrs else [None] * len(names)
+        return cls(tuple(map(LabelClass, codes, names, colors)))
+
     def _words(self) -> list[str]:
         words = [NOT_A_WORD.sub("_", c.name).strip("_") or f"class_{c.code}" for c in self.classes]
         # Names that differ only in signs or in a foreign alphabet would fall together; the code tells them apart again.
@@ -214,13 +221,15 @@ def product_keys(name: str) -> dict[str, int]:
 def find_legend(text: str) -> Legend:
     """Legend that a recipe names: of a product or nomenclature (``corine``), or in a CSV file.
 
-    A path is known by its ending ``.csv`` or a folder in it.
-
     Raises:
         LabelError: There is no such name or file, or the file cannot be understood.
     """
-    is_path = Path(text).suffix.lower() == ".csv" or "/" in text or "\\" in text
-    return read_legend(text) if is_path else product_legend(text)
+    return read_legend(text) if is_file(text) else product_legend(text)
+
+
+def is_file(text: str) -> bool:
+    """Whether the text for a legend is a file's path and no name: it ends in ``.csv`` or has a folder in it."""
+    return Path(text).suffix.lower() == ".csv" or "/" in text or "\\" in text
 
 
 def read_legend(path: str | Path) -> Legend:

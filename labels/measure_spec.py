@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from labels.spec import Share
+from labels.options import Share
 
 Resampling = Literal["auto", "nearest", "bilinear", "average"]
 

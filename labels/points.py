@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from curate.errors import LabelError
 from labels.codes import assign_codes, class_value, class_values, ignore_and_dtype, legend_of, nearest, some
 from labels.legend import Legend
+from labels.options import ClassValue
 from labels.points_spec import PointsSpec, Several
 from labels.rasterize import lattice
 from labels.rasters import expand, portable
 from labels.source import Derived, LabelVariable
-from labels.spec import ClassValue
 from labels.vectors import MARGIN_M, all_values, box_in, choose_layer, column_names, extent_around, is_parquet
 from tiling.shards import Window
 

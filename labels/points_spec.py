@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from labels.spec import ClassValue, Code, Share
+from labels.options import ClassValue, Code, Share
 
 Several = Literal["majority", "mean", "last", "first"]
 

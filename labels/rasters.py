@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from curate.errors import LabelError, ReadError
 from labels.codes import ignore_and_dtype, some
-from labels.legend import PRODUCTS, Legend, product_legend, read_legend
+from labels.legend import PRODUCTS, Legend, find_legend, find_product, is_file, product_legend
+from labels.options import MAX_CODE
 from labels.rasterize import lattice
 from labels.sample import lattice_nodes, sample, vote
 from labels.source import LabelVariable
-from labels.spec import MAX_CODE, ProductLabel, RasterLabel
+from labels.spec import ProductLabel, RasterLabel
 from tiling.shards import Window
 
 if TYPE_CHECKING:
@@ -274,7 +275,8 @@ def open_raster(
         hrefs, own_legend = tuple(rasters), None
     else:
         raise LabelError(label, f"no file of {spec.product} was found for the area; check its year and the catalog")
-    void = frozenset(v for v in (spec.nodata, product.nodata if product else None) if v is not None)
+    named = find_product(own_legend) if own_legend is not None and not is_file(own_legend) else product
+    void = frozenset(named.void if named is not None else ()) | (frozenset() if spec.nodata is None else {spec.nodata})
 
     def header(href: str) -> RasterFile:
         return _header(label, name, href, void, aoi, reach)
@@ -284,7 +286,7 @@ def open_raster(
     if product is not None:
         legend = product_legend(product.name)
     else:
-        legend = read_legend(own_legend) if own_legend is not None else Legend(())
+        legend = find_legend(own_legend) if own_legend is not None else Legend(())
     # A legend may also list what means "no label"; that is no class.
     gone = {v for file in files for v in file.void} | ({spec.ignore} if spec.ignore is not None else set())
     legend = legend.without(gone)

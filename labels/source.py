@@ -102,6 +102,8 @@ class Derived:
     """Words about the chip."""
     reason: str = ""
     """Why the chip has no label, where it has none."""
+    rows: tuple[Mapping[str, Any], ...] = ()
+    """A table about the objects on the chip, JSON values by column."""
 
 
 @runtime_checkable

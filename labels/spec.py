@@ -14,16 +14,22 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from labels.legend import PRODUCTS
+from curate.errors import LabelError
+from labels.agreement import AgreeSpec
+from labels.caption import CaptionSpec
+from labels.change import ChangeSpec
+from labels.legend import PRODUCTS, find_product
+from labels.measure_spec import MeasureSpec
+from labels.options import ClassValue, Code, Share
+from labels.ordinal import OrdinalSpec
+from labels.points_spec import PointsSpec
+from labels.scenes import SceneSpec
+from labels.segments import RelabelSpec
+from labels.translate import TranslateSpec
+from labels.zonal import HistogramSpec, ZonalSpec
 
-MAX_CODE = 65535
-"""Codes are stored as uint8, or uint16 when one of them is above 254."""
-
-Code = Annotated[int, Ge(0), Le(MAX_CODE)]
-ClassValue = str | int
-"""A value of the class column: text or a whole number; ``3``, ``3.0`` and ``"3"`` mean the same."""
-
-Share = Annotated[float, Ge(0), Le(1)]
+Target = Literal["instances", "boundary", "distance", "extent", "panoptic"]
+"""What can be made of parcels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,22 @@ class VectorLabel:
     ignore: Code | None = None
     """Value of unlabelled pixels, never a class. Without it 255, or 65535 when a code exceeds 254."""
     legend: str | None = None
-    """CSV file with the columns code, name and color: what the codes mean."""
+    """What the codes mean: a legend we know by name (`corine`; `curate labels` lists them), or a CSV file with the
+    columns code, name and color."""
+    targets: tuple[Target, ...] = ()
+    """What else is made of the polygons as parcels: `instances` (ids), `boundary`, `distance`, `extent`, `panoptic`."""
+    id: str | None = None
+    """Column with a whole number for each feature, from 1. Without it ids count the features of the file."""
+    columns: tuple[str, ...] = ()
+    """Columns of numbers that are kept as pixels too: the quality of the label, its yield …"""
+    boundary_px: Annotated[int, Ge(1), Le(64)] = 1
+    """Width of `boundary` and of that class of `extent`, within the parcel."""
+    distance_px: Annotated[int, Ge(1), Le(256)] = 32
+    """Where `distance` is cut off."""
+    complete: bool = True
+    """Whether there is no parcel where the file has none; otherwise `extent` is unlabelled there."""
+    features: bool = False
+    """Write the features themselves too, cut to the chips, as `labels/<name>.parquet`."""
     min_labelled: Share = 0.0
     """Share of a chip that should have a class; chips with less are `partial`, and the index says why."""
 
@@ -61,6 +82,8 @@ class VectorLabel:
             raise ValueError("classes maps the values of a column: name it with attribute")
         if self.classes is not None and not self.classes:
             raise ValueError("classes is empty: list at least one value, or leave it out")
+        if len(set(self.targets)) < len(self.targets) or len(set(self.columns)) < len(self.columns):
+            raise ValueError("targets or columns name something twice; name each once")
         if isinstance(self.order, tuple) and self.attribute is None:
             raise ValueError("an order of classes needs attribute, the column that holds the class")
         if self.ignore is None:
@@ -81,7 +104,8 @@ class RasterLabel:
     raster: str | tuple[str, ...]
     """Path, glob or list of them. Where files overlap the first valid pixel wins."""
     legend: str | None = None
-    """CSV file with the columns code, name and color: what the codes mean."""
+    """What the codes mean: a legend we know by name (`corine`; `curate labels` lists them), or a CSV file with the
+    columns code, name and color."""
     nodata: int | None = None
     """Value that means "no label" in the files, instead of what they say themselves."""
     ignore: Code | None = None
@@ -115,11 +139,19 @@ class ProductLabel:
 
     def __post_init__(self) -> None:
         _need_a_name(self, "product")
-        if self.product not in PRODUCTS:
-            raise ValueError(f"product {self.product!r} is not known; known are {', '.join(sorted(PRODUCTS))}")
+        try:
+            product = find_product(self.product)
+        except LabelError as error:
+            raise ValueError(f"product {error}") from error
+        if product.name not in PRODUCTS:
+            raise ValueError(
+                f"product {self.product!r}: no catalog is known to have it, only what its codes mean; "
+                f"give its files as raster or vector with `legend: {product.name}`"
+            )
+        # Written into the spec, so that the recipe beside the store says which map it was, whatever it was called.
+        object.__setattr__(self, "product", product.name)
         if self.year is None:
-            # Written into the spec, so that the recipe beside the store says which map it was.
-            object.__setattr__(self, "year", PRODUCTS[self.product].years[-1])
+            object.__setattr__(self, "year", product.years[-1])
 
 
 def _need_a_name(spec: Any, key: str) -> None:
@@ -127,11 +159,58 @@ def _need_a_name(spec: Any, key: str) -> None:
         raise ValueError(f"{key} is empty: name a file or product")
 
 
-LabelSpec = VectorLabel | RasterLabel | ProductLabel
+DrawnSpec = VectorLabel | RasterLabel | ProductLabel | MeasureSpec | PointsSpec
+"""Labels that are drawn from the place."""
+
+DerivedSpec = (
+    AgreeSpec
+    | TranslateSpec
+    | RelabelSpec
+    | SceneSpec
+    | ChangeSpec
+    | ZonalSpec
+    | HistogramSpec
+    | OrdinalSpec
+    | CaptionSpec
+)
+"""Labels that are made from others on each chip."""
+
+LabelSpec = DrawnSpec | DerivedSpec
 """Every kind of label that a recipe can ask for."""
 
-KINDS: dict[str, type[Any]] = {"vector": VectorLabel, "raster": RasterLabel, "product": ProductLabel}
+KINDS: dict[str, type[Any]] = {
+    "vector": VectorLabel,
+    "raster": RasterLabel,
+    "product": ProductLabel,
+    "measure": MeasureSpec,
+    "points": PointsSpec,
+    "agree": AgreeSpec,
+    "to": TranslateSpec,
+    "segments": RelabelSpec,
+    "scene": SceneSpec,
+    "change": ChangeSpec,
+    "zones": ZonalSpec,
+    "histogram": HistogramSpec,
+    "ordinal": OrdinalSpec,
+    "caption": CaptionSpec,
+}
 """The key by which a kind is told -> its class."""
+
+
+def reads(spec: LabelSpec) -> tuple[str, ...]:
+    """The labels, or variables of labels, that a derived label is made from; none for one that is drawn."""
+    match spec:
+        case AgreeSpec():
+            return spec.agree
+        case ChangeSpec():
+            return spec.change
+        case ZonalSpec():
+            return (spec.zones, *spec.of)
+        case RelabelSpec():
+            return (spec.of,) if spec.confidence is None else (spec.of, spec.confidence)
+        case TranslateSpec() | SceneSpec() | HistogramSpec() | OrdinalSpec() | CaptionSpec():
+            return (spec.of,)
+    return ()
 
 
 def kind_of(given: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from curate.errors import LabelError
 from labels.codes import assign_codes, class_values, ignore_and_dtype, legend_of, listed_value, nearest, some
+from labels.ids import FeatureTable, check_ids, feature_table
 from labels.legend import Legend
+from labels.options import ClassValue
 from labels.rasterize import Polygons, pack, project, rasterize
 from labels.rasters import portable
 from labels.source import LabelVariable
-from labels.spec import ClassValue, VectorLabel
+from labels.spec import VectorLabel
+from tiling.grid import Chip, footprints
 from tiling.shards import Window
 
 if TYPE_CHECKING:
@@ -42,9 +45,13 @@ REACH_M = 300_000.0
 METRES_PER_DEGREE = 111_320.0
 
 
+FEATURE = "__feature"
+"""Column that we add: the place of a feature in its file, from 0."""
+
+
 @dataclass(frozen=True, eq=False)
 class VectorSource:
-    """Polygons with a class."""
+    """Polygons with a class, and on request with an id and with numbers."""
 
     name: str
     legend: Legend
@@ -52,37 +59,105 @@ class VectorSource:
     dtype: str
     attrs: dict[str, Any]
     polygons: Polygons = field(repr=False)
-    """In the file's CRS, in drawing order."""
+    """In the file's CRS, in drawing order; their codes are positions in ``classes``, ``ids`` and ``columns``."""
+    classes: NDArray[np.uint16] = field(repr=False)
+    """Code of each feature."""
     fill: int
     """Value where no polygon lies: the background's code, or ``ignore``."""
     all_touched: bool
     extent: tuple[float, float, float, float]
     """(west, south, east, north) in degrees: what was read."""
-    _zones: dict[int, Polygons] = field(default_factory=dict, repr=False)
+    ids: NDArray[np.uint32] | None = field(default=None, repr=False)
+    """Id of each feature; None when they are not drawn."""
+    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    """Numbers of each feature, drawn as a variable each; NaN where the file has none."""
+    frame: gpd.GeoDataFrame | None = field(default=None, repr=False)
+    """The features themselves, in drawing order, when they are to be written too. Stays in the process that read it."""
+    _zones: dict[int, _Zone] = field(default_factory=dict, repr=False)
 
     @property
     def variables(self) -> tuple[LabelVariable, ...]:
-        """The class mask; see ``LabelSource``."""
-        return (LabelVariable(self.name, self.dtype, self.ignore, "classes", attrs=self.attrs),)
+        """The class mask, ``<name>_id`` and ``<name>_<column>``; see ``LabelSource``."""
+        made = [LabelVariable(self.name, self.dtype, self.ignore, "classes", attrs=self.attrs)]
+        if self.ids is not None:
+            made.append(LabelVariable(self.id_name, "uint32", 0, "ids", attrs={"long_name": "id of the feature"}))
+        for column in self.columns:
+            attrs = {"long_name": f"{column} of the feature"}
+            made.append(LabelVariable(f"{self.name}_{column}", "float32", math.nan, "measure", attrs=attrs))
+        return tuple(made)
+
+    @property
+    def id_name(self) -> str:
+        """Name of the variable with the ids."""
+        return f"{self.name}_id"
 
     @property
     def resolution_m(self) -> None:
         """Drawn on the pixels of the grid."""
 
     def render(self, window: Window) -> dict[str, NDArray[Any]]:
-        """The class mask of a window; see ``LabelSource``."""
-        return {self.name: self.codes(window)}
+        """The variables of a window; see ``LabelSource``."""
+        drawn: dict[str, NDArray[Any]] = {self.name: self.codes(window)}
+        if self.ids is not None:
+            ids = rasterize(self._zone(window).ids, window, fill=0, dtype="uint32", all_touched=self.all_touched)
+            drawn[self.id_name] = ids
+            for column in self.columns:
+                drawn[f"{self.name}_{column}"] = self.table(window.epsg).look_up(ids, column)
+        return drawn
 
     def codes(self, window: Window) -> NDArray[np.unsignedinteger[Any]]:
         """Codes (y, x) of a window; ``ignore`` where there is none. A pixel is the same in every window that has it."""
+        zone = self._zone(window)
+        return rasterize(zone.classes, window, fill=self.fill, dtype=self.dtype, all_touched=self.all_touched)
+
+    def table(self, epsg: int) -> FeatureTable:
+        """What is known of each feature, with areas as measured in a UTM zone."""
+        zone = self._projected(epsg)
+        if zone.table is None:
+            assert self.ids is not None  # asked only of labels with ids
+            numbers = {name: (self.ids, values) for name, values in self.columns.items()}
+            zone.table = feature_table(zone.ids, numbers)
+        return zone.table
+
+    def features(self, chips: Sequence[Chip]) -> gpd.GeoDataFrame:
+        """One row a feature and chip: chip, id, class, the columns, geometry cut to the chip; EPSG:4326.
+
+        Empty when the label was opened without its features.
+        """
+        import geopandas as gpd
+        import shapely
+
+        if self.frame is None:
+            return gpd.GeoDataFrame(geometry=[], crs=4326)
+        outlines = np.array(list(footprints(chips)), dtype=object)
+        shapes = self.frame.geometry.to_crs(4326).to_numpy()
+        chip, feature = shapely.STRtree(shapes).query(outlines, predicate="intersects")
+        cut = shapely.intersection(shapes[feature], outlines[chip])
+        area = shapely.area(cut) > 0
+        chip, feature, cut = chip[area], feature[area], _areas_of(cut[area])
+        classes = self.classes[feature].astype("int32")
+        assert self.ids is not None
+        table: dict[str, Any] = {
+            "chip": [chips[i].id for i in chip],
+            "id": self.ids[feature],
+            "class": np.where(classes == self.ignore, -1, classes),
+            **{name: values[feature] for name, values in self.columns.items()},
+        }
+        return gpd.GeoDataFrame(table, geometry=cut, crs=4326)
+
+    def _zone(self, window: Window) -> _Zone:
         self._check_extent(window)
+        return self._projected(window.epsg)
+
+    def _projected(self, epsg: int) -> _Zone:
         # One projects, the others wait: the work takes a second for 200,000 polygons, and the memory twice.
         with _projecting:
-            if window.epsg not in self._zones:
-                self._zones[window.epsg] = project(self.polygons, window.epsg)
-        return rasterize(
-            self._zones[window.epsg], window, fill=self.fill, dtype=self.dtype, all_touched=self.all_touched
-        )
+            if epsg not in self._zones:
+                moved = project(self.polygons, epsg)
+                classes = replace(moved, codes=self.classes[moved.codes])
+                ids = moved if self.ids is None else replace(moved, codes=self.ids[moved.codes])
+                self._zones[epsg] = _Zone(classes, ids)
+            return self._zones[epsg]
 
     def _check_extent(self, window: Window) -> None:
         import pyproj
@@ -95,7 +170,16 @@ class VectorSource:
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker projects for itself: cheaper than to send every zone.
-        return {**self.__dict__, "_zones": {}}
+        return {**self.__dict__, "_zones": {}, "frame": None}
+
+
+@dataclass(slots=True)
+class _Zone:
+    """Polygons projected to one UTM zone, with the same arrays behind both."""
+
+    classes: Polygons
+    ids: Polygons
+    table: FeatureTable | None = None
 
 
 _projecting = threading.Lock()
@@ -114,7 +198,8 @@ def open_vector(name: str, spec: VectorLabel, *, aoi: Aoi, margin_m: float = MAR
     layer, crs_text = choose_layer(label, path, spec.layer)
     crs = pyproj.CRS.from_user_input(crs_text)
     extent = extent_around(aoi, margin_m)
-    frame = _read_frame(label, path, layer, spec.attribute, box_in(crs, extent))
+    wanted = [name for name in (spec.attribute, spec.id, *spec.columns) if name is not None]
+    frame = _read_frame(label, path, layer, list(dict.fromkeys(wanted)), box_in(crs, extent))
     frame, counts = _polygons_only(label, path, frame)
     around = _box(box_in(crs, extent_around(aoi, 0.0)))
     inside = frame.intersects(around).to_numpy(bool) if len(frame) else np.zeros(0, bool)
@@ -142,7 +227,7 @@ def open_vector(name: str, spec: VectorLabel, *, aoi: Aoi, margin_m: float = MAR
         counts["without a class"] = unlabelled
     for what, n_dropped in counts.items():
         log.warning("%s: %d of the features in %s are %s", label, n_dropped, Path(path).name, what)
-    geometries = frame.geometry.to_numpy()[order]
+    frame = frame.iloc[order].reset_index(drop=True)
     return VectorSource(
         name=name,
         legend=(legend := _vector_legend(label, spec, codes)),
@@ -155,11 +240,30 @@ def open_vector(name: str, spec: VectorLabel, *, aoi: Aoi, margin_m: float = MAR
             "polygons": len(frame),
             **{f"features_{what.replace(' ', '_')}": n_found for what, n_found in counts.items()},
         },
-        polygons=pack(geometries, burnt[order], crs),
+        polygons=pack(frame.geometry.to_numpy(), np.arange(len(frame), dtype=np.uint32), crs),
+        classes=burnt[order],
         fill=ignore if spec.background is None else spec.background,
         all_touched=spec.all_touched,
         extent=extent,
+        ids=_ids(label, spec, frame) if spec.targets or spec.columns or spec.features else None,
+        columns={column: _numbers(label, path, frame, column) for column in spec.columns},
+        frame=frame[["geometry"]] if spec.features else None,
     )
+
+
+def _ids(label: str, spec: VectorLabel, frame: gpd.GeoDataFrame) -> NDArray[np.uint32]:
+    if spec.id is None:
+        return check_ids(label, "FID", frame[FEATURE].to_numpy() + 1)
+    return check_ids(label, spec.id, frame[spec.id].to_numpy())
+
+
+def _numbers(label: str, path: str, frame: gpd.GeoDataFrame, column: str) -> NDArray[np.float32]:
+    import pandas as pd
+
+    try:
+        return np.asarray(pd.to_numeric(frame[column]), np.float32)
+    except (TypeError, ValueError) as error:
+        raise LabelError(label, f"column {column} of {path} is not of numbers ({error}); name one that is") from error
 
 
 def is_parquet(path: str) -> bool:
@@ -214,24 +318,29 @@ def _read_parquet(path: str, columns: list[str] | None) -> gpd.GeoDataFrame:
 
 
 def _read_frame(
-    label: str, path: str, layer: str | None, attribute: str | None, box: tuple[float, float, float, float]
+    label: str, path: str, layer: str | None, wanted: list[str], box: tuple[float, float, float, float]
 ) -> gpd.GeoDataFrame:
-    """Features that meet the box (in the file's CRS), with the column of the class, in the order of the file."""
+    """Features that meet the box (in the file's CRS), with some columns and ``FEATURE``, in the order of the file."""
     import geopandas as gpd
     import pyogrio
 
     known = column_names(path, layer)
-    if attribute is not None and attribute not in known:
-        raise LabelError(label, f"{path} has no column {attribute!r}{nearest(attribute, known)}")
-    wanted = [] if attribute is None else [attribute]
+    for column in wanted:
+        if column not in known:
+            raise LabelError(label, f"{path} has no column {column!r}{nearest(column, known)}")
     try:
         if is_parquet(path):
             frame = _read_parquet(path, None)
             geometry = frame.geometry
-            return gpd.GeoDataFrame(frame[wanted], geometry=geometry)[
-                (geometry.intersects(_box(box)) | geometry.isna() | geometry.is_empty).to_numpy()
-            ].reset_index(drop=True)
-        return pyogrio.read_dataframe(path, layer=layer, columns=wanted, bbox=box, on_invalid="ignore")
+            frame = gpd.GeoDataFrame(frame[wanted], geometry=geometry)
+            frame[FEATURE] = np.arange(len(frame))
+            near = (geometry.intersects(_box(box)) | geometry.isna() | geometry.is_empty).to_numpy()
+            return frame[near].reset_index(drop=True)
+        frame = pyogrio.read_dataframe(
+            path, layer=layer, columns=wanted, bbox=box, on_invalid="ignore", fid_as_index=True
+        )
+        frame[FEATURE] = frame.index
+        return frame.reset_index(drop=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
         raise LabelError(label, f"{path} cannot be read ({error})") from portable(error)
 

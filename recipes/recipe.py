@@ -39,7 +39,8 @@ from cube.resample import pixels_a_side
 from cube.terrain import TerrainSpec
 from cube.times import Interval, KeepSpec, TimeSpec
 from curate.errors import CatalogError
-from labels.spec import KINDS, LabelSpec, kind_of
+from labels.segments import RelabelSpec
+from labels.spec import KINDS, LabelSpec, kind_of, reads
 from tiling.grid import GridSpec
 from tiling.split import SplitSpec
 
@@ -284,6 +285,40 @@ class Recipe(Model):
                         f"sources.{name}: coregister goes round in a circle, {' -> '.join(chain)}; wanted one source "
                         "at its end that is aligned with itself, or not at all"
                     )
+        return self
+
+    @property
+    def label_order(self) -> tuple[str, ...]:
+        """Names of the labels, each after those that it is made from."""
+        order: list[str] = []
+        wanted = dict.fromkeys(self.labels)
+        while wanted:
+            ready = [name for name in wanted if not self._label_needs(name) & wanted.keys()]
+            if not ready:
+                raise ValueError(f"labels {', '.join(wanted)} are made from each other in a circle; take one out of it")
+            order += ready
+            for name in ready:
+                del wanted[name]
+        return tuple(order)
+
+    def _label_needs(self, name: str) -> set[str]:
+        """The labels that a label is made from; it may name a variable of theirs, ``<label>_<part>``."""
+        needs = set()
+        for read in reads(self.labels[name]):
+            owners = [label for label in self.labels if read == label or read.startswith(f"{label}_")]
+            if not owners:
+                raise ValueError(f"labels.{name}: there is no label {read!r}; found {', '.join(self.labels)}")
+            needs.add(max(owners, key=len))
+        return needs
+
+    @model_validator(mode="after")
+    def _labels(self) -> Recipe:
+        self.label_order  # noqa: B018 - raises where a label is missing or they run in a circle
+        for name, label in self.labels.items():
+            if isinstance(label, RelabelSpec) and label.image not in self.sources:
+                raise ValueError(
+                    f"labels.{name}: there is no source {label.image!r} to segment; found {', '.join(self.sources)}"
+                )
         return self
 
     @property

@@ -30,21 +30,21 @@ def test_a_product_without_a_year_gets_the_newest_one_written_down() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "exactly one of vector, raster and product, found none"),
+        ({}, "exactly one of vector, raster, product, .* and caption, found none"),
         ({"vector": "a", "raster": "b"}, "found vector and raster"),
         ({"vector": ""}, "vector is empty"),
         ({"raster": ()}, "raster is empty"),
         ({"raster": "a", "all_touched": True}, "all_touched is an option of vector labels; this label is a raster"),
         ({"raster": "a", "background": 0}, "background is an option of vector"),
         ({"raster": "a", "year": 2020}, "year is an option of product"),
-        ({"vector": "a", "nodata": 0}, "nodata is an option of raster and product labels"),
+        ({"vector": "a", "nodata": 0}, "nodata is an option of raster and product and measure labels"),
         ({"vector": "a", "classes": {"x": 1}}, "name it with attribute"),
         ({"vector": "a", "attribute": "c", "classes": {}}, "classes is empty"),
         ({"vector": "a", "order": ("x",)}, "needs attribute"),
         ({"vector": "a", "attribute": "c", "classes": {"x": 9}, "ignore": 9}, "ignore 9 is also the code of a class"),
         ({"vector": "a", "background": 0, "ignore": 0}, "are both 0"),
-        ({"product": "worldcover"}, "known are .*esa-worldcover"),
-        ({"product": "esa-worldcover", "legend": "x.csv"}, "legend is an option of vector and raster labels"),
+        ({"product": "worldcovr"}, "did you mean 'worldcover'"),
+        ({"product": "esa-worldcover", "legend": "x.csv"}, "legend is an option of vector and raster and points labels"),
     ],
 )
 def test_what_contradicts_itself_is_refused_with_a_sentence(options: dict[str, Any], said: str) -> None:

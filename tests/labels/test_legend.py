@@ -19,7 +19,7 @@ from labels.legend import (
     product_legend,
     read_legend,
 )
-from labels.spec import MAX_CODE
+from labels.options import MAX_CODE
 
 Facts = Callable[[str], list[dict[str, str]]]
 

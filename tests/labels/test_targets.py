@@ -21,7 +21,6 @@ from labels.legend import Legend
 from labels.rasterize import Polygons, pack, rasterize
 from labels.source import ChipLabel, LabelSource, LabelVariable
 from labels.targets import PanopticTargets, ParcelTargets, boundaries, distance, extent, grown, panoptic
-from labels.targets_spec import TargetsSpec
 from tiling.grid import Chip
 from tiling.shards import Window, lay_shards
 
@@ -310,14 +309,6 @@ def test_the_arrays_of_a_chip_are_those_that_were_promised() -> None:
     for variable in chip.variables:
         assert found.arrays[variable.name].dtype == variable.dtype
         assert found.arrays[variable.name].shape == variable.shape(32)
-
-
-def test_targets_that_are_asked_for_twice_or_not_at_all_are_refused() -> None:
-    assert TargetsSpec("fields").targets == ("extent", "boundary", "distance")
-    with pytest.raises(ValueError, match="targets is empty"):
-        TargetsSpec("fields", targets=())
-    with pytest.raises(ValueError, match="names one twice"):
-        TargetsSpec("fields", targets=("extent", "extent"))
 
 
 # --- the fields of Lower Austria -------------------------------------------------------------------------------------
