@@ -29,6 +29,7 @@ from catalog.access import Access, access
 from cube.radar import AMPLITUDE
 from cube.warp import UnusableFile, placement, read_onto
 from curate.errors import ReadError
+from curate.remote import HTTP, persistent
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,11 +41,7 @@ if TYPE_CHECKING:
 DIMS = ("time", "band", "y", "x")
 
 GDAL_ENV: dict[str, Any] = {
-    # One listing request a file saved: 312 -> 84 requests in a trial with 24 files.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    **HTTP,
     # Blocks are read once, so a large cache only adds to the peak (GDAL's default is 5 % of the machine's memory).
     "GDAL_CACHEMAX": 128,
 }
@@ -55,7 +52,9 @@ REMOTE_THREADS = 16
 EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 """Items carry the position of their step as days after this one, because readers sort and group by time."""
 
-READ_FAILURES = (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, UnusableFile)
+BROKEN = (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError)
+"""What a server's bad answer makes of itself, and a bad file too."""
+READ_FAILURES = (*BROKEN, UnusableFile)
 """What a bad file makes of itself."""
 
 
@@ -177,7 +176,8 @@ def read_odc(
 
 def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill: float | int) -> npt.NDArray[Any]:
     """One file on a pixel grid, dims ``(y, x)``; every reader comes through here."""
-    try:
+
+    def read() -> npt.NDArray[Any]:
         with file.opened() as source:
             _check_sign(file, source, dtype)
             return read_onto(
@@ -190,6 +190,9 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
                 fill=fill,
                 amplitude=file.amplitude,
             )
+
+    try:
+        return persistent(read, file.href, BROKEN)
     except READ_FAILURES as error:
         raise file.failed(error) from error
 

@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from curate.errors import LabelError, ReadError
+from curate.remote import persistent
 from labels.legend import Legend
 from labels.measure_spec import MeasureSpec, Resampling
 from labels.rasterize import lattice
@@ -213,10 +214,15 @@ class MeasureSource:
         from rasterio.windows import Window as PixelWindow
 
         window = PixelWindow.from_slices(rows, cols)
-        try:
+
+        def read() -> tuple[NDArray[Any], NDArray[np.bool_]]:
             with opened(file.href, self.reach) as dataset:
                 block = dataset.read(self.band, window=window)
-                known = dataset.read_masks(self.band, window=window) > 0 if file.masked else np.ones(block.shape, bool)
+                whole = np.ones(block.shape, bool)
+                return block, dataset.read_masks(self.band, window=window) > 0 if file.masked else whole
+
+        try:
+            block, known = persistent(read, file.href, (RasterioError, OSError))
         except (RasterioError, OSError) as error:
             raise ReadError(file.href, self.name, f"cannot be read ({error.__cause__ or error})") from portable(error)
         if file.void is not None:
@@ -283,12 +289,17 @@ def _read_header(
     from rasterio.enums import MaskFlags
     from rasterio.errors import RasterioError
 
+    def read() -> tuple[Any, ...]:
+        with opened(href, reach) as source:
+            band = min(spec.band, source.count) - 1
+            grid = (source.crs, source.transform, source.count, source.shape)
+            void = (source.dtypes[band], source.nodatavals[band], source.mask_flag_enums[band])
+            return (*grid, *void, source.scales[band], source.offsets[band])
+
     try:
-        with opened(href, reach) as dataset:
-            crs, transform, count, shape = dataset.crs, dataset.transform, dataset.count, dataset.shape
-            band = min(spec.band, count) - 1
-            dtype, nodata, flags = dataset.dtypes[band], dataset.nodatavals[band], dataset.mask_flag_enums[band]
-            scale, offset = dataset.scales[band], dataset.offsets[band]
+        crs, transform, count, shape, dtype, nodata, flags, scale, offset = persistent(
+            read, href, (RasterioError, OSError)
+        )
     except (RasterioError, OSError) as error:
         raise ReadError(href, name, f"cannot be opened ({error})") from portable(error)
     if spec.band > count:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.errors import LabelError, ReadError
+from curate.remote import HTTP, persistent
 from labels.codes import ignore_and_dtype, some
 from labels.legend import PRODUCTS, Legend, find_legend, find_product, is_file, product_legend
 from labels.options import MAX_CODE
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 MAX_SAMPLES = 4096 * 4096
 """Largest piece of a raster, in its own pixels, that is held at once; larger windows are drawn in parts."""
-
-REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MAX_RETRY": "4", "GDAL_HTTP_RETRY_DELAY": "1"}
-"""GDAL settings for files behind a URL: listing the folder around each would cost more requests than reading it."""
 
 
 class Reach(Protocol):
@@ -171,10 +169,14 @@ class RasterSource:
         from rasterio.windows import Window as PixelWindow
 
         window = PixelWindow.from_slices(rows, cols)
-        try:
+
+        def read() -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
             with opened(file.href, self.reach) as dataset:
-                block = dataset.read(1, window=window)
                 mask = dataset.read_masks(1, window=window) > 0 if file.masked else None
+                return dataset.read(1, window=window), mask
+
+        try:
+            block, mask = persistent(read, file.href, (RasterioError, OSError))
         except (RasterioError, OSError) as error:
             raise ReadError(file.href, self.name, f"cannot be read ({error.__cause__ or error})") from portable(error)
         valid = np.ones(block.shape, bool) if mask is None else mask
@@ -324,11 +326,13 @@ def _header(
     from rasterio.enums import MaskFlags
     from rasterio.errors import RasterioError
 
+    def read() -> tuple[Any, ...]:
+        with opened(href, reach) as source:
+            grid = (source.crs, source.transform, source.count, source.shape)
+            return (*grid, source.dtypes[0], source.nodata, source.mask_flag_enums[0])
+
     try:
-        with opened(href, reach) as dataset:
-            crs, transform, count = dataset.crs, dataset.transform, dataset.count
-            shape, dtype, nodata = dataset.shape, dataset.dtypes[0], dataset.nodata
-            flags = dataset.mask_flag_enums[0]
+        crs, transform, count, shape, dtype, nodata, flags = persistent(read, href, (RasterioError, OSError))
     except (RasterioError, OSError) as error:
         raise ReadError(href, name, f"cannot be opened ({error})") from portable(error)
     if count != 1:
@@ -377,7 +381,7 @@ def opened(href: str, reach: Callable[[str], Reach] | None) -> Iterator[rasterio
 
     way = None if reach is None else reach(href)
     with (
-        rasterio.Env(**(REMOTE if "://" in href else {})),
+        rasterio.Env(**HTTP),
         contextlib.nullcontext() if way is None else way.env(),
         rasterio.open(href if way is None else way.url) as dataset,
     ):

@@ -44,7 +44,7 @@ def test_a_product_without_a_year_gets_the_newest_one_written_down() -> None:
         ({"vector": "a", "attribute": "c", "classes": {"x": 9}, "ignore": 9}, "ignore 9 is also the code of a class"),
         ({"vector": "a", "background": 0, "ignore": 0}, "are both 0"),
         ({"product": "worldcovr"}, "did you mean 'worldcover'"),
-        ({"product": "esa-worldcover", "legend": "x.csv"}, "legend is an option of vector and raster and points labels"),
+        ({"product": "esa-worldcover", "legend": "x.csv"}, "legend is an option of vector and raster and points"),
     ],
 )
 def test_what_contradicts_itself_is_refused_with_a_sentence(options: dict[str, Any], said: str) -> None:
