@@ -149,3 +149,133 @@ def _block(out, code, rows, cols, row0, col0):  # type: ignore[no-untyped-def]  
     for row in range(max(rows[0] - row0, 0), min(rows[1] - row0, out.shape[0] - 1) + 1):
         for col in range(max(cols[0] - col0, 0), min(cols[1] - col0, out.shape[1] - 1) + 1):
             out[row, col] = code
+
+
+@njit(nogil=True, cache=True)
+def burn_strokes(
+    out: NDArray[np.unsignedinteger],
+    codes: NDArray[np.unsignedinteger],
+    lines: NDArray[np.int64],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    reach: NDArray[np.float64],
+    row0: int,
+    col0: int,
+    all_touched: bool,
+) -> None:
+    """Burn lines of some width, with round ends and joints, into ``out`` in their order, the later ones on top.
+
+    A line covers what is not further from it than its reach; nothing is turned into polygons, so the width is exact.
+    Without a reach it is drawn on every pixel that it passes through; a line of one vertex is a disc or a single pixel.
+
+    Args:
+        out: (y, x), changed in place; its upper-left pixel is (``row0``, ``col0``) of the zone.
+        codes: One for each line.
+        lines: Line i has the vertices ``lines[i]`` to ``lines[i + 1]``.
+        x, y: Vertices in pixels of the zone, y downwards.
+        reach: Half of the width of each line in pixels; 0 is as thin as a line.
+        row0, col0: Place of ``out`` in the zone.
+        all_touched: Burn every pixel that a line shares some area with, not only pixels whose centre it covers.
+    """
+    for i in range(len(codes)):
+        first, last = lines[i], lines[i + 1]
+        for k in range(first, max(last - 1, first + 1)):
+            other = min(k + 1, last - 1)
+            if reach[i] > 0:
+                _capsule(out, codes[i], x[k], y[k], x[other], y[other], reach[i], row0, col0, all_touched)
+            else:
+                # An edge along the border of two pixels touches neither; its ends are drawn all the same.
+                _trace(out, codes[i], x[k], y[k], x[other], y[other], row0, col0)
+                for end in (k, other):
+                    row, col = math.floor(y[end]), math.floor(x[end])
+                    _block(out, codes[i], (row, row), (col, col), row0, col0)
+
+
+@njit(nogil=True, cache=True)
+def _capsule(out, code, x1, y1, x2, y2, r, row0, col0, all_touched):  # type: ignore[no-untyped-def]  # numba infers them
+    """Burn what is within ``r`` of one edge: the centre of a pixel, or with ``all_touched`` any part of it."""
+    height, width = out.shape
+    if y1 > y2:
+        x1, y1, x2, y2 = x2, y2, x1, y1
+    half = 0.5 if all_touched else 0.0
+    top = max(math.ceil(y1 - r - half - 0.5), row0)
+    bottom = min(math.floor(y2 + r + half - 0.5) + 1, row0 + height)
+    for row in range(top, bottom):
+        # Of the edge only what is near this row: else a long slanting one would look at its whole box.
+        a, b = 0.0, 1.0
+        if y2 > y1:
+            a = min(max((row + 0.5 - half - r - y1) / (y2 - y1), 0.0), 1.0)
+            b = min(max((row + 0.5 + half + r - y1) / (y2 - y1), 0.0), 1.0)
+        xa, xb = x1 + a * (x2 - x1), x1 + b * (x2 - x1)
+        left = max(math.ceil(min(xa, xb) - r - half - 0.5) - 1, col0)
+        right = min(math.floor(max(xa, xb) + r + half - 0.5) + 2, col0 + width)
+        for col in range(left, right):
+            if all_touched:
+                inside = _square_gap(x1, y1, x2, y2, col, row) < r * r
+            else:
+                inside = _gap(x1, y1, x2, y2, col + 0.5, row + 0.5) <= r * r
+            if inside:
+                out[row - row0, col - col0] = code
+
+
+@njit(nogil=True, cache=True)
+def _gap(x1, y1, x2, y2, px, py):  # type: ignore[no-untyped-def]  # numba infers them
+    """Square of the distance of a point from an edge."""
+    dx, dy = x2 - x1, y2 - y1
+    long = dx * dx + dy * dy
+    t = 0.0 if long == 0 else min(max(((px - x1) * dx + (py - y1) * dy) / long, 0.0), 1.0)
+    ex, ey = x1 + t * dx - px, y1 + t * dy - py
+    return ex * ex + ey * ey
+
+
+@njit(nogil=True, cache=True)
+def _square_gap(x1, y1, x2, y2, col, row):  # type: ignore[no-untyped-def]  # numba infers them
+    """Square of the distance of a pixel from an edge, 0 where the edge passes through it."""
+    # Liang and Barsky (1984): what of the edge lies in the square.
+    a, b = 0.0, 1.0
+    for start, step, low in ((x1, x2 - x1, col), (y1, y2 - y1, row)):
+        if step == 0:
+            if start < low or start > low + 1:
+                a, b = 1.0, 0.0
+        else:
+            t, u = (low - start) / step, (low + 1 - start) / step
+            a, b = max(a, min(t, u)), min(b, max(t, u))
+    if a <= b:
+        return 0.0
+    best = math.inf
+    for cx in (col, col + 1):
+        for cy in (row, row + 1):
+            best = min(best, _gap(x1, y1, x2, y2, cx, cy))
+    for ex, ey in ((x1, y1), (x2, y2)):
+        gx, gy = max(col - ex, 0.0, ex - col - 1), max(row - ey, 0.0, ey - row - 1)
+        best = min(best, gx * gx + gy * gy)
+    return best
+
+
+@njit(nogil=True, cache=True)
+def cover_share(
+    out: NDArray[np.uint8], fine: NDArray[np.unsignedinteger], codes: NDArray[np.int64], per_px: int
+) -> None:
+    """Percent of each pixel that each class covers, from a finer drawing of the same ground.
+
+    Args:
+        out: (class, y, x), changed in place; rounded, half up.
+        fine: (y * per_px, x * per_px) codes.
+        codes: Code of each class of ``out``.
+        per_px: Fine pixels along each side of a pixel.
+    """
+    place = np.full(max(codes.max(), fine.max()) + 1, -1, np.int64)
+    for c in range(len(codes)):
+        place[codes[c]] = c
+    n = np.zeros(len(codes), np.int64)
+    whole = per_px * per_px
+    for i in range(out.shape[1]):
+        for j in range(out.shape[2]):
+            n[:] = 0
+            for a in range(i * per_px, (i + 1) * per_px):
+                for b in range(j * per_px, (j + 1) * per_px):
+                    c = place[fine[a, b]]
+                    if c >= 0:
+                        n[c] += 1
+            for c in range(len(codes)):
+                out[c, i, j] = (200 * n[c] + whole) // (2 * whole)

@@ -132,22 +132,30 @@ def rasterize(
     Raises:
         ValueError: A code does not fit into ``dtype``: it would be drawn as another one.
     """
-    from labels.burn import burn_polygons
-
     if len(polygons) and (highest := int(polygons.codes.max())) > np.iinfo(dtype).max:
         raise ValueError(f"code {highest} does not fit into {dtype}; take a wider type")
     out = np.full(window.shape, fill, dtype)
+    draw_polygons(out, polygons, window, all_touched=all_touched)
+    return out
+
+
+def draw_polygons(
+    out: NDArray[np.unsignedinteger[Any]], polygons: Polygons, window: Window, *, all_touched: bool = False
+) -> None:
+    """Draw polygons onto the codes (y, x) of a window, which has to hold their codes; see ``rasterize``."""
+    from labels.burn import burn_polygons
+
     box = polygons.bounds
     minx, miny, maxx, maxy = window.bounds
     near = (box[:, 0] <= maxx) & (box[:, 2] >= minx) & (box[:, 1] <= maxy) & (box[:, 3] >= miny)
     if not near.any():
-        return out
+        return
     drawn = polygons if near.all() else polygons.subset(np.flatnonzero(near))
     row0, col0, dy, dx = lattice(window)
     size = window.resolution_m
     burn_polygons(
         out,
-        drawn.codes.astype(dtype),
+        drawn.codes.astype(out.dtype),
         drawn.polygons,
         drawn.rings,
         (drawn.xy[:, 0] - dx) / size,
@@ -156,7 +164,6 @@ def rasterize(
         col0,
         all_touched,
     )
-    return out
 
 
 def lattice(window: Window) -> tuple[int, int, float, float]:
