@@ -94,14 +94,14 @@ def _repeated(node: yaml.Node) -> Iterator[tuple[int, str]]:
 def _sentences(error: ValidationError, root: yaml.Node) -> tuple[str, ...]:
     sentences = []
     for problem in error.errors():
-        path = _in_document(problem["loc"], root)
+        path = _in_document(_untagged(problem["loc"]), root)
         place = ".".join(str(part) for part in path)
         line = f"line {_line(path, root)}: "
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
                 sentence = f"{line}unknown key {str(path[-1])!r}{_at(path[:-1])}; {_nearest(path)}"
             case "missing":
-                sentence = f"{line}key {problem['loc'][-1]!r} is missing{_at(problem['loc'][:-1])}; add it"
+                sentence = f"{line}key {problem['loc'][-1]!r} is missing{_at(_untagged(problem['loc'])[:-1])}; add it"
             case "value_error":
                 sentence = f"{line}{place}: {problem['ctx']['error']}" if place else f"{line}{problem['ctx']['error']}"
             case "literal_error":
@@ -116,6 +116,11 @@ def _sentences(error: ValidationError, root: yaml.Node) -> tuple[str, ...]:
 
 def _at(path: Sequence[str | int]) -> str:
     return f" in {'.'.join(str(part) for part in path)}" if path else ""
+
+
+def _untagged(loc: Sequence[str | int]) -> Sequence[str | int]:
+    """``loc`` without the kind of a label, which pydantic puts after its name and which looks like one of its keys."""
+    return (*loc[:2], *loc[3:]) if loc[:1] == ("labels",) else loc
 
 
 def _in_document(loc: Sequence[str | int], node: yaml.Node | None) -> list[str | int]:

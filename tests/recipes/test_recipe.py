@@ -60,6 +60,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one_and_its_line() -> 
         ("split: {buffer: 3}\n", "'buffer_km'"),
         ("store: {shard_chip: 3}\n", "'shard_chips'"),
         ("labels: {a: {vectr: x.gpkg}}\n", "'vector'"),
+        ("labels: {a: {vector: x.gpkg, atribute: b}}\n", "'attribute'"),
     ],
 )
 def test_every_clause_knows_its_nearest_key(wrong: str, right: str) -> None:
