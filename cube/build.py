@@ -55,7 +55,8 @@ class CubeRequest:
     """None means a static layer, as elevation is."""
     keep: KeepSpec = KeepSpec()
     periods: tuple[Interval, ...] = ()
-    """The periods of a composite; for series and single one interval or none, to which the scenes are held."""
+    """The periods of a composite or the windows of picked dates; for series and single one interval or none, to which
+    the scenes are held."""
     orbits: tuple[str, ...] = ()
     """Orbit directions that are kept apart (``ascending``, ``descending``); empty means no split."""
     resampling: tuple[tuple[str, str], ...] = ()
@@ -206,7 +207,8 @@ BUDGET_BYTES = 512 * 2**20
 
 
 def axis(request: CubeRequest) -> tuple[tuple[Interval, str | None], ...]:
-    """Period and orbit direction of each step of a composite's time axis: orbits within periods."""
+    """Period and orbit direction of each step of a time axis that all chips share (composites and picked dates): orbits
+    within periods."""
     return tuple((period, orbit) for period in request.periods for orbit in request.orbits or (None,))
 
 
@@ -337,12 +339,12 @@ def _resampling_text(request: CubeRequest) -> str:
 def steps_needed(request: CubeRequest, scenes: Sequence[Scene], chips: Sequence[Chip]) -> int:
     """Length of the time axis.
 
-    Composites: a step a period and orbit. Series: the largest number of acquisitions whose footprints meet one chip,
-    at most ``max_dates``. Single: one, or one an orbit. Static: 1.
+    Composites and picked dates: a step a period and orbit. Series: the largest number of acquisitions whose footprints
+    meet one chip, at most ``max_dates``. Single: one, or one an orbit. Static: 1.
     """
     if request.time is None:
         return 1
-    if request.time.composite is not None:
+    if request.time.composite is not None or request.time.picked:
         return len(axis(request))
     if request.time.single is not None:
         return max(1, len(request.orbits))

@@ -1,15 +1,17 @@
-"""Which times become the time axis: every date, composites of periods, or one date. UTC, half-open intervals."""
+"""Which times become the time axis: every date, composites of periods, or picked dates. UTC, half-open intervals."""
 
 from __future__ import annotations
 
 import datetime as dt
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
 
 How = Literal["median", "mean", "first", "best"]
+Choose = Literal["clearest", "newest", "nearest", "cloudiest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,43 +73,98 @@ def _short(moment: dt.datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TimeSpec:
-    """What becomes of time; exactly one of ``series``, ``composite`` and ``single``."""
+    """What becomes of time; exactly one of ``series``, ``composite``, ``single``, ``back`` and ``pair``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     series: bool = False
     """Keep every date that is clear enough, packed to the front of the time axis and padded."""
-    composite: Literal["monthly", "seasonal", "yearly", "days"] | None = None
-    """One image a period: calendar months, meteorological seasons, calendar years, or every so many ``days``."""
+    composite: Literal["monthly", "seasonal", "astronomical", "quarterly", "yearly", "days"] | None = None
+    """One image a period: calendar months, meteorological seasons (DJF, MAM, JJA, SON), astronomical seasons (from the
+    equinoxes and solstices), calendar quarters, calendar years, or every so many ``days``."""
     single: Literal["clearest", "newest", "nearest"] | None = None
     """One date a chip: the clearest, the newest, or the nearest to ``date``."""
+    back: Annotated[int, annotated_types.Ge(1)] | None = None
+    """So many dates a chip, counted back from ``date`` in steps of ``every_days``: the clearest one within
+    ``tolerance_days`` of each. They stand in order of time, a place is void where there is none."""
+    pair: Literal["event", "clarity"] | None = None
+    """Two dates a chip. ``event``: the nearest one that is clear enough on each side of ``date``; that day itself is
+    neither before nor after. ``clarity``: the clearest and the cloudiest one."""
     days: Annotated[int, annotated_types.Ge(1)] | None = None
-    """Length of a period for ``composite: days``, counted from the start of the recipe's time."""
+    """Length of a period for ``composite: days``, counted from the start of the recipe's time or around ``date``."""
+    count: Annotated[int, annotated_types.Ge(1)] | None = None
+    """With ``composite: days`` and ``date``: so many periods, the middle of them on that day. Empty: one."""
     how: How | None = None
     """How a composite is made: median, mean, first (the earliest clear observation) or best (from the clearest date
     of the chip). Empty means median for reflectance and mean for backscatter."""
     date: dt.date | None = None
-    """The day that ``single: nearest`` looks for."""
+    """The day that ``single: nearest`` looks for, that ``back`` counts from (its first date), the day of the event of
+    ``pair: event``, or the middle of ``composite: days``."""
+    every_days: Annotated[int, annotated_types.Ge(1)] | None = None
+    """With ``back``: days from one date to the next."""
+    tolerance_days: Annotated[int, annotated_types.Ge(0)] = 5
+    """With ``back``: how far a date may lie from the day looked for. Twice this is less than ``every_days``."""
+    within_days: Annotated[int, annotated_types.Ge(1)] | None = None
+    """With ``pair: event``: how far a date may lie from the event. Empty: as far as the recipe's time goes."""
+    complete: bool = False
+    """With ``back`` and ``pair``: a chip that lacks one of the dates gets none of them."""
     max_dates: Annotated[int, annotated_types.Ge(1)] | None = None
     """Keep at most so many dates of a series a chip: the clearest ones, in order of time."""
 
     def __post_init__(self) -> None:
-        given = [self.series, self.composite is not None, self.single is not None]
+        given = [self.series, *(getattr(self, kind) is not None for kind in ("composite", "single", "back", "pair"))]
         if sum(given) != 1:
             found = "none of them" if not any(given) else "more than one"
-            raise ValueError(f"time holds {found}; wanted exactly one of series: true, composite: …, single: …")
+            raise ValueError(
+                f"time holds {found}; wanted exactly one of series: true, composite: …, single: …, back: …, pair: …"
+            )
         if (self.composite == "days") != (self.days is not None):
             raise ValueError("'days: N' and 'composite: days' belong together; wanted both or neither")
-        if self.days is not None and self.days < 1:
-            raise ValueError(f"days is {self.days}, wanted at least 1")
+        for option in ("days", "back", "count", "every_days", "within_days", "max_dates"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise ValueError(f"{option} is {value}, wanted at least 1")
         if self.how is not None and self.composite is None:
             raise ValueError(f"'how: {self.how}' is for composites; remove it or ask for composite: …")
-        if (self.single == "nearest") != (self.date is not None):
-            raise ValueError("'date: …' and 'single: nearest' belong together; wanted both or neither")
         if self.max_dates is not None and not self.series:
             raise ValueError("'max_dates' is for series; remove it or ask for series: true")
-        if self.max_dates is not None and self.max_dates < 1:
-            raise ValueError(f"max_dates is {self.max_dates}, wanted at least 1")
+        if self.complete and not self.picked:
+            raise ValueError("'complete' is for back and pair; remove it")
+        self._check_date()
+        self._check_steps()
+
+    def _check_date(self) -> None:
+        wanted = {"single: nearest": self.single == "nearest", "back": self.back, "pair: event": self.pair == "event"}
+        for option, asked in wanted.items():
+            if asked and self.date is None:
+                raise ValueError(f"'date: …' and '{option}' belong together; say the day")
+        if self.date is not None and not any(wanted.values()) and self.composite != "days":
+            raise ValueError(
+                "'date: …' and 'single: nearest' (or back, pair: event, composite: days) belong together; wanted both "
+                "or neither"
+            )
+        if self.count is not None and (self.date is None or self.composite != "days"):
+            raise ValueError("'count' is for composite: days around a date; say 'date: …' too, or remove it")
+        if self.within_days is not None and self.pair != "event":
+            raise ValueError("'within_days' is for pair: event; remove it")
+
+    def _check_steps(self) -> None:
+        if (self.back is not None) != (self.every_days is not None):
+            raise ValueError("'back: N' and 'every_days: N' belong together; wanted both or neither")
+        if self.back is None and self.tolerance_days != 5:
+            raise ValueError("'tolerance_days' is for back; remove it")
+        if self.every_days is None:
+            return
+        if not 0 <= 2 * self.tolerance_days < self.every_days:
+            raise ValueError(
+                f"tolerance_days is {self.tolerance_days} with steps of {self.every_days} days, so that one date could "
+                "stand for two; wanted 0 or more, and less than half a step"
+            )
+
+    @property
+    def picked(self) -> bool:
+        """Whether each place on the time axis is one date that a chip picks from a window of its own."""
+        return self.back is not None or self.pair is not None
 
     def how_for(self, kind: str) -> How:
         """How a composite of this kind of band is made when the recipe does not say."""
@@ -130,17 +187,117 @@ class KeepSpec:
             raise ValueError(f"min_clear is {self.min_clear}, wanted a share from 0 to 1")
 
 
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One place on the time axis that holds one date of a chip."""
+
+    choose: Choose
+    role: str
+    """What the date stands for: ``before``, ``cloudy``, ``60 days back``; empty for single dates."""
+    target: dt.datetime | None = None
+    """What ``nearest`` looks for."""
+
+
+def picks(spec: TimeSpec) -> tuple[Pick, ...]:
+    """The places on the axis of single and picked dates, in order; none for series and composites."""
+    target = None if spec.date is None else _day(spec.date) + dt.timedelta(hours=12)
+    if spec.single is not None:
+        return (Pick(spec.single, "", target),)
+    if spec.back is not None:
+        assert spec.every_days is not None  # __post_init__
+        return tuple(Pick("clearest", f"{step * spec.every_days} days back") for step in reversed(range(spec.back)))
+    if spec.pair == "event":
+        return (Pick("nearest", "before", target), Pick("nearest", "after", target))
+    if spec.pair == "clarity":
+        return (Pick("clearest", "clear"), Pick("cloudiest", "cloudy"))
+    return ()
+
+
 def periods(interval: Interval, spec: TimeSpec) -> tuple[Interval, ...]:
     """The periods of a composite, in order and without gaps; the first and last are cut to the interval.
 
-    One period, the interval itself, when the spec asks for no composite.
+    For picked dates the window of each of ``picks``. One period, the interval itself, for series and single dates.
+
+    Raises:
+        ValueError: A period around a date, or a window of picked dates, has no time in the interval.
     """
+    if spec.picked:
+        return tuple(_cut(window, interval) for window in _windows(interval, spec))
     if spec.composite is None:
         return (interval,)
+    if spec.date is not None:
+        assert spec.days is not None  # __post_init__
+        count = spec.count or 1
+        first = _day(spec.date) - dt.timedelta(days=spec.days * count // 2)
+        edges = [first + dt.timedelta(days=spec.days * step) for step in range(count + 1)]
+        return tuple(_cut((a, b), interval) for a, b in itertools.pairwise(edges))
     edges = [interval.start]
     while edges[-1] < interval.end:
         edges.append(min(_next_edge(edges[-1], spec), interval.end))
     return tuple(Interval(a, b) for a, b in itertools.pairwise(edges))
+
+
+def _windows(interval: Interval, spec: TimeSpec) -> list[tuple[dt.datetime, dt.datetime]]:
+    """Start and end of the window of each pick."""
+    if spec.pair == "clarity":
+        return [(interval.start, interval.end)] * 2
+    assert spec.date is not None  # __post_init__
+    day, one = _day(spec.date), dt.timedelta(days=1)
+    if spec.pair == "event":
+        # What is seen on the day itself may be before or after: who knows the hour of a storm says another day.
+        if not interval.start < day < day + one < interval.end:
+            raise ValueError(f"the event of {spec.date} has no time on both sides in {interval}; take a longer time")
+        far = None if spec.within_days is None else dt.timedelta(days=spec.within_days)
+        return [
+            (interval.start if far is None else day - far, day),
+            (day + one, interval.end if far is None else day + one + far),
+        ]
+    assert spec.back is not None  # __post_init__
+    assert spec.every_days is not None
+    days = [day - dt.timedelta(days=step * spec.every_days) for step in reversed(range(spec.back))]
+    far = dt.timedelta(days=spec.tolerance_days)
+    return [(day - far, day + far + one) for day in days]
+
+
+def _cut(window: tuple[dt.datetime, dt.datetime], interval: Interval) -> Interval:
+    start, end = max(window[0], interval.start), min(window[1], interval.end)
+    if not start < end:
+        raise ValueError(
+            f"{_short(window[0])}/{_short(window[1])} is wanted on the time axis and lies outside {interval}; take a "
+            "longer time, or another date"
+        )
+    return Interval(start, end)
+
+
+def period_names(spans: Sequence[Interval], spec: TimeSpec) -> tuple[str, ...]:
+    """What each season is called, with its year: ``DJF 2019`` (its January's), ``2018-Q2``, ``June solstice 2018``.
+
+    Empty for periods that their dates tell well enough.
+    """
+    if spec.composite not in ("seasonal", "astronomical", "quarterly"):
+        return ()
+    names = []
+    for span in spans:
+        year, month = span.start.year, span.start.month
+        if spec.composite == "quarterly":
+            names.append(f"{year}-Q{(month + 2) // 3}")
+        elif spec.composite == "seasonal":
+            names.append(f"{('DJF', 'MAM', 'JJA', 'SON')[month % 12 // 3]} {year + (month == 12)}")
+        else:
+            passed = [number for number, day in enumerate(_TURNS) if (month, span.start.day) >= day]
+            # Before March it is still the season that began in December of the year before.
+            names.append(f"{_TURN_NAMES[passed[-1]]} {year}" if passed else f"{_TURN_NAMES[-1]} {year - 1}")
+    return tuple(names)
+
+
+# (month, day) on which astronomical seasons begin: those of 2021 in UTC, fixed for all years as in SSL4EO-S12 (Wang et
+# al. 2023), which names them; in other years of this century the sun is up to a day and a half away from them.
+_TURNS = ((3, 20), (6, 21), (9, 22), (12, 21))
+_TURN_NAMES = ("March equinox", "June solstice", "September equinox", "December solstice")
+
+
+def _day(day: dt.date) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), dt.UTC)
 
 
 def _next_edge(moment: dt.datetime, spec: TimeSpec) -> dt.datetime:
@@ -150,8 +307,11 @@ def _next_edge(moment: dt.datetime, spec: TimeSpec) -> dt.datetime:
         return moment + dt.timedelta(days=spec.days)
     if spec.composite == "yearly":
         return dt.datetime(moment.year + 1, 1, 1, tzinfo=dt.UTC)
+    if spec.composite == "astronomical":
+        turns = [_day(dt.date(year, *day)) for year in (moment.year, moment.year + 1) for day in _TURNS]
+        return next(turn for turn in turns if turn > moment)
     # Months since the year 0. Meteorological seasons (DJF, MAM, JJA, SON) begin one month before a whole quarter.
-    step, early = (3, 1) if spec.composite == "seasonal" else (1, 0)
+    step, early = {"seasonal": (3, 1), "quarterly": (3, 0), "monthly": (1, 0)}[spec.composite or "monthly"]
     month = moment.year * 12 + moment.month - 1
     month += step - (month + early) % step
     return dt.datetime(month // 12, month % 12 + 1, 1, tzinfo=dt.UTC)

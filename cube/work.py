@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from cube.align import aligned
-from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis
+from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis, variables
 from cube.composite import best_order, fold, fold_chances, fold_classes, fold_values
 from cube.coverage import count_clear
 from cube.encoding import check_types
@@ -28,6 +28,7 @@ from cube.resample import resampling_for
 from cube.steps import Step, grown, join_steps
 from cube.terrain import derive, read_elevation
 from cube.terrain import halo_px as terrain_halo_px
+from cube.times import Pick, picks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -400,11 +401,12 @@ class Work:
     def dates(self) -> None:
         """Dates of each chip: first which ones, from the classes alone, then their pixels in slices of time."""
         request, steps, rows = self.request, self.steps, self.window.chips
-        seen, share = self._survey()
+        seen, share, hidden = self._survey()
         slots = np.full((len(steps), len(rows)), UNUSED)
         for c in range(len(rows)):
-            for t, slot in self._choose(seen[:, c], share[:, c]):
+            for t, slot in self._choose(seen[:, c], share[:, c], hidden[:, c]):
                 slots[t, c] = slot
+        least = self._least()
         used = np.zeros(slots.shape, bool)
         cursor = np.zeros(len(rows), int)
         wanted = np.flatnonzero((slots != UNUSED).any(axis=1))
@@ -432,7 +434,8 @@ class Work:
                     slot = cursor[c] if slots[t, c] == NEXT else slots[t, c]
                     classes = None if layer is None else layer[(i, *box)]
                     open_ = None if clear is None else clear[(i, *box)]
-                    used[t, c] = self._put(rows[c], slot, steps[t], cube[(i, slice(None), *box)], classes, open_)
+                    pixels = cube[(i, slice(None), *box)]
+                    used[t, c] = self._put(rows[c], slot, steps[t], pixels, classes, open_, least.get(slot))
                     if used[t, c] and angles is not None:
                         self.data.arrays["incidence"][rows[c], slot] = angles[(i, *box)]
                     cursor[c] += used[t, c]
@@ -440,23 +443,45 @@ class Work:
             _in_threads(one, range(len(rows)))
         for c, row in enumerate(rows):
             tally = _Tally()
+            lacking = self._lacking(used[:, c])
+            if lacking and cursor[c]:
+                self._blank(row)
+                used[:, c], cursor[c] = False, 0
             for t, step in enumerate(steps):
                 enough = share[t, c] >= request.keep.min_clear and (used[t, c] or slots[t, c] == UNUSED)
-                tally.add(step, bool(seen[t, c] or used[t, c]), bool(used[t, c]), bool(enough))
+                tally.add(step, bool(seen[t, c] or used[t, c]), bool(used[t, c]), bool(enough), lacking)
             clear_share = self.data.arrays["clear"][row]
             mean = float(np.nanmean(clear_share)) if cursor[c] else 0.0
             found = tally.record(mean, self._names(tally.steps, c))
             self.data.records[row] = replace(found, clear_px=self._clear_px[c])
         self._scale()
 
-    def _survey(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-        """What was seen, and the share that is clear, of each time on each chip, dims ``(time, chip)``."""
+    def _least(self) -> dict[int, float]:
+        """Share that must be clear at places on the time axis that do not ask for ``keep.min_clear``."""
+        time, orbits = self.request.time, max(1, len(self.request.orbits))
+        assert time is not None
+        # Who asks for the cloudiest date does not ask that it be clear.
+        cloudy = [place for place, pick in enumerate(picks(time)) if pick.choose == "cloudiest"]
+        return {place * orbits + orbit: 0.0 for place in cloudy for orbit in range(orbits)}
+
+    def _lacking(self, used: npt.NDArray[np.bool_]) -> bool:
+        """Whether a chip lacks a date of an axis that is wanted complete."""
+        time = self.request.time
+        return time is not None and time.complete and int(used.sum()) < self.request.steps
+
+    def _blank(self, row: int) -> None:
+        """Make a chip void again."""
+        for variable in variables(self.request):
+            self.data.arrays[variable.name][row] = 0 if variable.fill is None else variable.fill
+
+    def _survey(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """What was seen, and the shares that are clear and hidden, of each time on each chip, dims ``(time, chip)``."""
         request, n, c = self.request, len(self.steps), len(self.boxes)
         assert request.time is not None
-        seen, share = np.zeros((n, c), bool), np.zeros((n, c))
+        seen, share, hidden = np.zeros((n, c), bool), np.zeros((n, c)), np.zeros((n, c))
         if request.quality is None and request.time.series and not request.time.max_dates:
             # Nothing to choose by: every date is read, and its pixels decide.
-            return seen, np.ones((n, c))
+            return seen, np.ones((n, c)), hidden
         kept = 1 + (0 if request.quality is None else np.dtype(request.classes.dtype).itemsize)
         self._known = n * self.px * kept <= BUDGET_BYTES // 4
         item = np.dtype(request.dtype).itemsize
@@ -465,6 +490,7 @@ class Work:
                 layer, clear, there = self.read_classes(self.steps[part])
                 seen[part] = self.shares(there) > 0
                 share[part] = self.shares(clear)
+                hidden[part] = self.shares(there & ~clear)
                 self.count(self.steps[part], layer, seen[part])
                 if self._known:
                     self._surveyed.append((layer, clear))
@@ -472,7 +498,7 @@ class Work:
                 valid = self.valid(self.read(self.steps[part], request.bands[:1])[:, 0])
                 share[part] = self.shares(valid)
                 seen[part] = share[part] > 0
-        return seen, share
+        return seen, share, hidden
 
     def _classes(self, times: npt.NDArray[np.intp]) -> tuple[npt.NDArray[Any] | None, npt.NDArray[np.bool_] | None]:
         """Classes and clear mask of some times: kept from the survey where memory allowed it."""
@@ -485,7 +511,9 @@ class Work:
         layer, clear = self._surveyed[0]
         return layer[times], clear[times]
 
-    def _choose(self, seen: npt.NDArray[np.bool_], share: npt.NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    def _choose(
+        self, seen: npt.NDArray[np.bool_], share: npt.NDArray[np.float64], hidden: npt.NDArray[np.float64]
+    ) -> Iterator[tuple[int, int]]:
         """Positions of the times that one chip uses, with their place on the time axis."""
         request = self.request
         time, least = request.time, request.keep.min_clear
@@ -498,25 +526,44 @@ class Work:
                 fit = np.sort(fit[best_order(share[fit])][: time.max_dates])
             yield from ((int(t), NEXT) for t in fit)
             return
-        for slot, orbit in enumerate(request.orbits or (None,)):
+        chosen: dict[int, int] = {}
+        windows = request.periods or (None,)
+        for slot, (pick, window, orbit) in enumerate(
+            (pick, window, orbit)
+            for pick, window in zip(picks(time), windows, strict=True)
+            for orbit in request.orbits or (None,)
+        ):
+            enough = hidden > 0 if pick.choose == "cloudiest" else share >= least
             fit = np.array(
                 [
                     t
                     for t, step in enumerate(self.steps)
-                    if seen[t] and share[t] >= least and orbit in (None, step.orbit)
+                    if seen[t]
+                    and enough[t]
+                    and t not in chosen
+                    and orbit in (None, step.orbit)
+                    and (window is None or step.time in window)  # type: ignore[operator]
                 ],
-                int,
+                np.intp,
             )
-            if not len(fit):
-                continue
-            if time.single == "clearest":
-                yield int(fit[best_order(share[fit])[0]]), slot
-            elif time.single == "newest":
-                yield int(fit[-1]), slot
-            else:
-                assert time.date is not None
-                noon = dt.datetime.combine(time.date, dt.time(12), dt.UTC)
-                yield min((int(t) for t in fit), key=lambda t: abs(self.steps[t].time - noon)), slot  # type: ignore[operator]
+            if len(fit):
+                chosen[self._pick(pick, fit, share, hidden)] = slot
+        if not time.complete or len(chosen) == request.steps:
+            yield from chosen.items()
+
+    def _pick(
+        self, pick: Pick, fit: npt.NDArray[np.intp], share: npt.NDArray[np.float64], hidden: npt.NDArray[np.float64]
+    ) -> int:
+        """The one of the times ``fit`` that a place on the time axis asks for; the earlier where two are alike."""
+        if pick.choose == "clearest":
+            return int(fit[best_order(share[fit])[0]])
+        if pick.choose == "cloudiest":
+            return int(fit[best_order(hidden[fit])[0]])
+        if pick.choose == "newest":
+            return int(fit[-1])
+        assert pick.target is not None
+        target = pick.target
+        return min((int(t) for t in fit), key=lambda t: abs(self.steps[t].time - target))  # type: ignore[operator]
 
     def _put(
         self,
@@ -526,8 +573,12 @@ class Work:
         pixels: npt.NDArray[Any],
         classes: npt.NDArray[Any] | None,
         clear: npt.NDArray[np.bool_] | None,
+        least: float | None,
     ) -> bool:
-        """Write one date of one chip, unless it is void or its pixels turn out not clear enough."""
+        """Write one date of one chip, unless it is void or its pixels turn out not clear enough.
+
+        Not clear enough is below ``least``, or below what the request keeps.
+        """
         request, arrays = self.request, self.data.arrays
         valid = self.valid(pixels)
         if not valid.any():
@@ -536,7 +587,7 @@ class Work:
         if clear is not None:
             good &= clear
         share = float(good.mean())
-        if share < request.keep.min_clear:
+        if share < (request.keep.min_clear if least is None else least):
             return False
         if slot >= request.steps:
             raise ValueError(
@@ -566,14 +617,14 @@ class _Tally:
         self.seen = 0
         self.dropped: dict[str, int] = {}
 
-    def add(self, step: Step, seen: bool, used: bool, enough: bool) -> None:
+    def add(self, step: Step, seen: bool, used: bool, enough: bool, lacking: bool = False) -> None:
         if not seen:
             return
         self.seen += 1
         if used:
             self.steps.append(step)
         else:
-            reason = "not chosen" if enough else "not clear enough"
+            reason = "not clear enough" if not enough else "the other dates are missing" if lacking else "not chosen"
             self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def record(self, clear: float, scenes: tuple[str, ...]) -> CubeRecord:

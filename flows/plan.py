@@ -26,7 +26,7 @@ from cube.build import CubeRequest, Kind, axis, steps_needed, variables
 from cube.encoding import Encoding, encoding_of
 from cube.radar import AMPLITUDE, told_apart
 from cube.terrain import halo_px
-from cube.times import Interval, periods
+from cube.times import Interval, period_names, periods, picks
 from curate import __version__
 from curate.errors import AoiError, CatalogError, RecipeError
 from flows.alignment import moved
@@ -407,12 +407,19 @@ def _coords(request: CubeRequest, source: SourceSpec) -> tuple[Coordinate, ...]:
         if all(centre):
             attrs = {"long_name": "centre wavelength", "units": "um"}
             coords.append(Coordinate("wavelength", "band", "float32", centre, attrs))
-    if request.time is not None and request.time.composite is not None:
+    if request.time is not None and (request.time.composite is not None or request.time.picked):
         steps = axis(request)
         starts, ends = tuple(period.start for period, _ in steps), tuple(period.end for period, _ in steps)
         coords.append(Coordinate("time", "time", "datetime64[s]", starts, {"long_name": "start of the period"}))
         attrs = {"long_name": "end of the period, not part of it"}
         coords.append(Coordinate("time_end", "time", "datetime64[s]", ends, attrs))
+        roles = tuple(pick.role for pick in picks(request.time)) or period_names(request.periods, request.time)
+        if roles:
+            each = tuple(role for role in roles for _ in request.orbits or (None,))
+            what = "what the date stands for" if request.time.picked else "season"
+            coords.append(
+                Coordinate("role" if request.time.picked else "season", "time", "string", each, {"long_name": what})
+            )
         if request.orbits:
             orbits = tuple(orbit for _, orbit in steps)
             what = "orbit direction" if source.radar.apart == "orbit" else "orbit direction and track"

@@ -37,7 +37,7 @@ from cube.quality import QualityTable
 from cube.radar import RadarSpec
 from cube.resample import pixels_a_side
 from cube.terrain import TerrainSpec
-from cube.times import Interval, KeepSpec, TimeSpec
+from cube.times import Interval, KeepSpec, TimeSpec, periods
 from curate.errors import CatalogError
 from labels.segments import RelabelSpec
 from labels.spec import KINDS, LabelSpec, kind_of, reads
@@ -183,9 +183,25 @@ class SourceSpec(Model):
             )
         if self.coregister is not None and self.table.timeless:
             raise ValueError(f"'coregister' moves dates, and {self.collection} has none; remove it")
+        self._check_picks()
         if self.table.kind == "classes":
             raise ValueError(f"{self.collection} is a land-cover product; ask for it under 'labels', not 'sources'")
         return self
+
+    def _check_picks(self) -> None:
+        """Raise ValueError where picked dates cannot be told clear from cloudy."""
+        if self.time.pair is None or self.table.timeless:
+            return
+        masked = self.mask_layer[0] is not None
+        if self.time.pair == "clarity" and not masked:
+            raise ValueError(f"'pair: clarity' needs to know what is clear, and {self.collection} has no quality layer")
+        if self.time.pair == "clarity" and self.apply_mask:
+            raise ValueError("'apply_mask' voids what 'pair: clarity' looks for; take one of them away")
+        if self.time.pair == "event" and masked and not self.keep.min_clear:
+            raise ValueError(
+                "'pair: event' takes the nearest dates that are clear enough; say what is enough, as keep: "
+                "{min_clear: 0.9}"
+            )
 
 
 class StoreSpec(Model):
@@ -248,6 +264,15 @@ class Recipe(Model):
         for name, source in self.sources.items():
             try:
                 self.side_px(source)
+            except ValueError as error:
+                raise ValueError(f"sources.{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _times(self) -> Recipe:
+        for name, source in self.sources.items():
+            try:
+                periods(self.interval, source.time)
             except ValueError as error:
                 raise ValueError(f"sources.{name}: {error}") from error
         return self
