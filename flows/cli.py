@@ -205,7 +205,7 @@ def schema(options: dict[str, Any], out: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The lists as JSON.")
 @click.pass_context
 def label_names(context: click.Context, as_json: bool) -> None:
-    """List what labels know by name: land-cover products, legends, and what their codes can be translated to."""
+    """List what labels know by name: land-cover products, legends, translations, rules for OpenStreetMap."""
     if context.invoked_subcommand is not None:
         return
     with _session(context.obj):
@@ -225,17 +225,20 @@ def label_names(context: click.Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.pass_obj
 def show(options: dict[str, Any], name: str, to: str | None, as_json: bool) -> None:
-    """Show the classes of a product or legend with their colours, or a crosswalk from it."""
+    """Show the classes of a product or legend with their colours, a crosswalk from it, or rules for OpenStreetMap."""
     with _session(options):
-        from flows.legends import crosswalk_text, legend_text
+        from flows.legends import crosswalk_text, legend_text, rules_text
         from labels.crosswalk import crosswalk
-        from labels.listing import describe_crosswalk, describe_legend
+        from labels.listing import describe_crosswalk, describe_legend, describe_rules
+        from labels.rules import RULE_SETS, is_path
 
-        facts = describe_legend(name) if to is None else describe_crosswalk(crosswalk(name, to))
-        if as_json:
-            click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        if to is not None:
+            facts, text = describe_crosswalk(crosswalk(name, to)), crosswalk_text
+        elif name in RULE_SETS or is_path(name):
+            facts, text = describe_rules(name), rules_text
         else:
-            click.echo(legend_text(facts) if to is None else crosswalk_text(facts))
+            facts, text = describe_legend(name), legend_text
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else text(facts))
 
 
 @main.command()

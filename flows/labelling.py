@@ -20,11 +20,14 @@ from catalog.lock import LockedItem, scenes_from_lock
 from chips.index import ChipRecord, LabelRecord, table_bytes
 from chips.layout import Coordinate, Group, Variable
 from curate.errors import LabelError
+from labels.caption import CaptionLabel, CaptionSpec, Tag
 from labels.layers import Layer
 from labels.legend import is_file
+from labels.osm import OsmSource
+from labels.osm_spec import OsmLabel
 from labels.read import class_shares, derive_label, layers_of, open_label, own_label
 from labels.source import ChipLabel, Derived, FeatureSource, LabelSource, LabelVariable
-from labels.spec import DerivedSpec, LabelSpec, ProductLabel
+from labels.spec import DerivedSpec, DrawnSpec, LabelSpec, ProductLabel
 from labels.zonal import ZonalLabel
 
 if TYPE_CHECKING:
@@ -56,6 +59,8 @@ class Labels:
     derived: tuple[ChipLabel, ...] = ()
     least: Mapping[str, float] = field(default_factory=dict)
     """Label -> share of a chip that it should at least tell something about."""
+    tags: Mapping[str, Mapping[str, Sequence[Tag]]] = field(default_factory=dict, repr=False)
+    """Label -> chip -> what OpenStreetMap has there, of labels whose tags a caption tells."""
 
     @property
     def all(self) -> tuple[LabelSource | ChipLabel, ...]:
@@ -79,12 +84,14 @@ def open_labels(recipe: Recipe, aoi: Aoi, chips: Sequence[Chip], locked: Sequenc
     drawn: list[LabelSource] = []
     derived: list[ChipLabel] = []
     layers: dict[str, Layer] = {}
+    tags: dict[str, Mapping[str, Sequence[Tag]]] = {}
+    captioned = {s.of for s in recipe.labels.values() if isinstance(s, CaptionSpec) and s.caption == "tags"}
     for name in recipe.label_order:
         spec = _located(recipe.labels[name], recipe)
         found: tuple[LabelSource | ChipLabel, ...]
         if isinstance(spec, DerivedSpec):
             derived.append(derive_label(name, spec, layers))
-            _on_the_grid(derived[-1], drawn)
+            _can_be_derived(derived[-1], drawn, tags)
             found = (derived[-1],)
         else:
             tiles = scenes_from_lock(locked, PREFIX + name)
@@ -92,24 +99,41 @@ def open_labels(recipe: Recipe, aoi: Aoi, chips: Sequence[Chip], locked: Sequenc
                 _compare_years(name, spec, recipe)
             opened = open_label(
                 name,
-                spec,
+                _with_tags(spec) if name in captioned else spec,
                 aoi=aoi,
                 rasters=tuple(tile.assets[0].href for tile in tiles),
                 margin_m=1.5 * chips[0].size_m + HALO_PX * chips[0].resolution_m,
                 reach=partial(access, signing=tiles[0].signing) if tiles else None,
                 interval=(recipe.interval.start, recipe.interval.end),
             )
+            if isinstance(spec, OsmLabel) and name in captioned:
+                (source,) = opened
+                assert isinstance(source, OsmSource)
+                tags[name] = source.tag_counts(chips)
+                opened = (source if spec.features else dataclasses.replace(source, kept=None),)
             own = own_label(spec, opened, epsg=chips[0].epsg, resolution_m=chips[0].resolution_m)
             drawn += opened
             derived += () if own is None else (own,)
             found = opened if own is None else (*opened, own)
         for label in found:
             layers |= layers_of(label, spec, layers)
-    return Labels(tuple(drawn), tuple(derived), {name: spec.min_labelled for name, spec in recipe.labels.items()})
+    least = {name: spec.min_labelled for name, spec in recipe.labels.items()}
+    return Labels(tuple(drawn), tuple(derived), least, tags)
 
 
-def _on_the_grid(label: ChipLabel, drawn: Sequence[LabelSource]) -> None:
-    """LabelError when a label is made from one that has pixels of another size than the grid's."""
+def _with_tags(spec: DrawnSpec) -> DrawnSpec:
+    """The spec so that what is opened knows the tags of its features, whether they are written or not."""
+    return dataclasses.replace(spec, features=True) if isinstance(spec, OsmLabel) else spec
+
+
+def _can_be_derived(label: ChipLabel, drawn: Sequence[LabelSource], tags: Mapping[str, Any]) -> None:
+    """LabelError when a label is made from pixels of another size than the grid's, or from tags that there are not."""
+    if isinstance(label, CaptionLabel) and (without := set(label.tag_needs) - set(tags)):
+        raise LabelError(
+            f"label {label.name}",
+            f"tells the tags of {without.pop()}, which has none; name a label that is made from an `extract` of "
+            "OpenStreetMap",
+        )
     for source in drawn:
         if source.resolution_m is not None and any(v.name in label.needs for v in source.variables):
             raise LabelError(
@@ -227,7 +251,7 @@ def label_shard(
         arrays |= _draw(label, labels.group(label), shard)
     found: list[dict[str, Derived]] = [{} for _ in shard.chips]
     for derived in labels.derived:
-        arrays |= _derive(derived, labels, arrays, images, found)
+        arrays |= _derive(derived, labels, shard, arrays, images, found)
     # What else is made of a label has its name too; the first variable is what counts as labelled.
     first = {each.name: (labels.group(each), each.variables[:1]) for each in reversed(labels.all)}
     records = [
@@ -262,6 +286,7 @@ def _draw(label: LabelSource, group: str, shard: Shard) -> Arrays:
 def _derive(
     label: ChipLabel,
     labels: Labels,
+    shard: Shard,
     arrays: Arrays,
     images: Mapping[str, npt.NDArray[np.float32]],
     found: list[dict[str, Derived]],
@@ -270,8 +295,10 @@ def _derive(
     inputs = {name: array for (_, name), array in arrays.items() if name in label.needs}
     inputs |= {f"image:{source}": images[source] for source in image_needs(label)}
     results = []
-    for index, told in enumerate(found):
-        given = {name: array[index] for name, array in inputs.items()}
+    wanted = label.tag_needs if isinstance(label, CaptionLabel) else ()
+    for index, (chip, told) in enumerate(zip(shard.chips, found, strict=True)):
+        given: dict[str, Any] = {name: array[index] for name, array in inputs.items()}
+        given |= {f"tags:{source}": labels.tags[source][chip.id] for source in wanted}
         result = label.derive(given)
         if isinstance(label, ZonalLabel):
             result = dataclasses.replace(result, rows=_rows(label.rows(given)))

@@ -9,9 +9,12 @@ import click
 
 from labels.listing import Listing
 
-RIGHT = ("code", "classes", "from", "resolution_m", "mmu_ha", "target_code")
+RIGHT = ("code", "classes", "from", "resolution_m", "mmu_ha", "target_code", "priority", "width_m")
 """Columns of numbers."""
-HEADS = {"resolution_m": "pixel m", "mmu_ha": "mmu ha", "target_code": "becomes", "target_name": ""}
+HEADS = {
+    "resolution_m": "pixel m", "width_m": "width m", "mmu_ha": "mmu ha",
+    "target_code": "becomes", "target_name": "",
+}  # fmt: skip
 MARGIN = "    "
 """Before every line of a table; the colour of a class is shown in it, so plain text has nothing in its place."""
 
@@ -32,6 +35,13 @@ def legend_text(facts: Mapping[str, Any]) -> str:
         told_apart = ", ".join(f"{year} {version}" for year, version in facts["versions"].items())
         lines.append(f"  {'versions':<14}{told_apart}: made differently, so a difference between them is not change")
     return "\n".join([*lines, columns(facts["classes"])])
+
+
+def rules_text(facts: Mapping[str, Any]) -> str:
+    """What `describe_rules` tells: the facts, a class a line, then a rule a line in the order of the file."""
+    lines = [f"{facts['name']}: {facts['title']}"]
+    lines += [f"  {key:<14}{facts[key]}" for key in ("licence", "attribution") if facts[key]]
+    return "\n".join([*lines, columns(facts["classes"]), "", columns(facts["rules"])])
 
 
 def crosswalk_text(facts: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ TYPES = ("node", "way", "relation", "row")
 """Of an object; ``row`` where a table does not tell."""
 
 Box = tuple[float, float, float, float]
+DateFrom = Literal["header", "newest object", "nothing in the file"]
 Matcher = Callable[[Mapping[str, str], Kind], "Match | None"]
 
 
@@ -92,8 +93,8 @@ class Extract:
     tags: list[str] | None
     """JSON objects, or None where nobody asked for them."""
     date: str
-    """ISO 8601, UTC."""
-    date_from: Literal["header", "newest object", "time of the file"]
+    """ISO 8601, UTC; ``unknown`` where the file does not tell it (when it was copied says nothing of its age)."""
+    date_from: DateFrom
     report: Report
     bounds: Box | None
     """Of all features in the file, None where there is none."""
@@ -175,7 +176,7 @@ def read_extract(
         stamp = None
         _read_table(label, path, keys, match, found)
     _check(label, path, keys, found)
-    return _finish(path, stamp, found)
+    return _finish(stamp, found)
 
 
 def _check(label: str, path: str, keys: list[str], found: _Found) -> None:
@@ -206,16 +207,12 @@ def _check(label: str, path: str, keys: list[str], found: _Found) -> None:
         )
 
 
-def _finish(path: str, stamp: str | None, found: _Found) -> Extract:
-    date_from: Literal["header", "newest object", "time of the file"] = "header"
-    if stamp is None:
-        newest, date_from = found.newest, "newest object"
-        if newest is None:
-            newest, date_from = (
-                datetime.datetime.fromtimestamp(Path(path).stat().st_mtime, datetime.UTC),
-                "time of the file",
-            )
-        stamp = newest.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _finish(stamp: str | None, found: _Found) -> Extract:
+    date_from: DateFrom = "header"
+    if stamp is None and found.newest is not None:
+        date_from, stamp = "newest object", found.newest.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    elif stamp is None:
+        date_from, stamp = "nothing in the file", "unknown"
     types, ids = np.array(found.types, np.uint8), np.array(found.ids, np.int64)
     order = np.lexsort((np.arange(len(ids)), ids, types))
     if len(order):

@@ -8,6 +8,7 @@ from typing import Any
 
 from labels.crosswalk import TARGETS, Crosswalk, targets
 from labels.legend import NAMED, PRODUCTS, LabelClass, Product, find_product, product_legend
+from labels.rules import KINDS, RULE_SETS, RuleSetInfo, read_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,13 @@ class Listing:
 
 
 def listings() -> tuple[Listing, ...]:
-    """Every table of names: products, legends, targets of crosswalks."""
+    """Every table of names: products, legends, targets of crosswalks, rules for OpenStreetMap."""
     alone = [product for name, product in NAMED.items() if name not in PRODUCTS]
     return (
         Listing("products", "products that catalogs have, product: <name>", tuple(map(_row, PRODUCTS.values()))),
         Listing("legends", "legends for files of yours, legend: <name>", tuple(map(_row, alone))),
         Listing("crosswalks", "nomenclatures that codes can be translated to", tuple(map(_target, TARGETS))),
+        Listing("rules", "OpenStreetMap tags as classes, rules: <name>", tuple(map(_rules, RULE_SETS.values()))),
     )
 
 
@@ -62,6 +64,26 @@ def describe_crosswalk(walk: Crosswalk) -> dict[str, Any]:
     return {"from": walk.source, "to": walk.target, "origin": walk.origin, "quality": walk.least, "pairs": pairs}
 
 
+def describe_rules(name: str) -> dict[str, Any]:
+    """A rule set, ours by name or the user's by path, with every rule of it, JSON-ready; LabelError as `read_rules`."""
+    rules = read_rules(name)
+    rows = [
+        {
+            "tags": rule.text,
+            "kinds": tuple(kind for kind in KINDS if kind in rule.kinds),
+            "code": rule.code,
+            "class": rules.legend.name(rule.code),
+            "priority": rule.priority,
+            "width_m": rule.width_m,
+            "draw": "" if rule.draw == "itself" else rule.draw,
+            "fallback": "fallback" if rule.fallback else "",
+        }
+        for rule in rules.rules
+    ]
+    facts = {"name": rules.name, "title": rules.title, "licence": rules.licence, "attribution": rules.attribution}
+    return {**facts, "classes": [_class(c) for c in rules.legend.classes], "rules": rows}
+
+
 def _row(product: Product) -> dict[str, Any]:
     return {
         "name": product.name,
@@ -74,6 +96,10 @@ def _row(product: Product) -> dict[str, Any]:
         "licence": product.licence,
         "title": product.title + (" (not verified)" if product.unverified else ""),
     }
+
+
+def _rules(info: RuleSetInfo) -> dict[str, Any]:
+    return {"name": info.name, "classes": len(info.classes), "licence": info.licence, "title": info.title}
 
 
 def _target(name: str) -> dict[str, Any]:

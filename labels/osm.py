@@ -125,6 +125,8 @@ class OsmSource:
     name: str
     legend: Legend
     """With the background, where that has a code of its own."""
+    nomenclature: str | None
+    """The product whose codes these are."""
     classes: tuple[LabelClass, ...]
     """Of the rules: the channels of presence and fraction."""
     outputs: tuple[Output, ...]
@@ -472,7 +474,7 @@ def open_osm(name: str, spec: OsmLabel, *, aoi: Aoi, margin_m: float = MARGIN_M)
     # The order is decided by the whole features, so that it is the same for every area.
     order = _order(extract)
     extract = _cut(extract, _around(aoi, margin_m + REACH_M))
-    _tell(label, extract, rules)
+    _tell(label, extract, rules, spec.extract_date)
     codes = np.array([m.code for m in extract.matches], np.uint16)
     drawing = _shapes(
         [(int(i), int(i) + 1, extract.matches[i].width_m, extract.matches[i].draw) for i in order], extract, spec
@@ -488,6 +490,7 @@ def open_osm(name: str, spec: OsmLabel, *, aoi: Aoi, margin_m: float = MARGIN_M)
     return OsmSource(
         name=name,
         legend=legend,
+        nomenclature=rules.nomenclature,
         classes=rules.legend.classes,
         outputs=spec.outputs,
         ignore=ignore,
@@ -584,7 +587,7 @@ def _shapes(items: Sequence[tuple[int, int, float | None, Draw]], extract: Extra
     return drawing
 
 
-def _tell(label: str, extract: Extract, rules: RuleSet) -> None:
+def _tell(label: str, extract: Extract, rules: RuleSet, dated: str | None) -> None:
     """Log what was not as it should be: one line a kind."""
     for kind, told in extract.report.attrs["faults"].items():
         log.warning(
@@ -595,6 +598,8 @@ def _tell(label: str, extract: Extract, rules: RuleSet) -> None:
             "%s: %d features are %s and also %s by their tags", label, pair["features"], pair["drawn"], pair["also"]
         )
     log.info("%s: %d features by the rules %s, as of %s", label, len(extract), rules.name, extract.date)
+    if dated is None and extract.date == "unknown":
+        log.warning("%s: the extract does not tell how old it is; give its date as extract_date", label)
 
 
 def _contradictions(extract: Extract) -> list[dict[str, int]]:
@@ -614,8 +619,8 @@ def _attrs(spec: OsmLabel, rules: RuleSet, extract: Extract) -> dict[str, Any]:
         "rules": rules.name,
         "rules_title": rules.title,
         "rules_licence": rules.licence,
-        "extract_date": extract.date,
-        "extract_date_from": extract.date_from,
+        "extract_date": spec.extract_date or extract.date,
+        "extract_date_from": "recipe" if spec.extract_date else extract.date_from,
         "rasterized": how,
         "lines": lines,
         "features": dict(zip((f"{kind}s" for kind in KINDS), by_kind, strict=True)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -27,6 +28,8 @@ class OsmLabel:
     rules: str = "landuse"
     """Which tags are which class: `landuse` (WorldCover's classes), `osmclcplus`, `schultz`, `inta`, `olmoearth`, or
     the path of rules of your own (TOML, YAML or CSV); `curate labels` lists them."""
+    extract_date: str | None = None
+    """Date of the extract (`2024-01-01`), where the file does not tell it itself; it stands in the output."""
     output: Output | tuple[Output, ...] = "mask"
     """`mask`: one class a pixel. `presence`: a channel of 0 and 1 for each class. `instances`: the number of the
     feature. `fraction`: percent of the pixel that each class covers. `rank`: how high in the order of drawing the
@@ -53,6 +56,13 @@ class OsmLabel:
             near = difflib.get_close_matches(self.rules, RULE_SETS, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(RULE_SETS)}, or a path"
             raise ValueError(f"rules {self.rules!r} are not known{hint}")
+        if self.extract_date is not None:
+            try:
+                datetime.fromisoformat(self.extract_date)
+            except ValueError as error:
+                raise ValueError(
+                    f"extract_date {self.extract_date!r} is no date; write it like 2024-01-01 or 2024-01-01T20:21:00Z"
+                ) from error
         if not self.outputs:
             raise ValueError("output is empty: say mask, presence, instances, fraction or rank")
         if len(set(self.outputs)) < len(self.outputs):

@@ -17,6 +17,8 @@ from labels.legend import Legend, find_product, is_file
 from labels.measure import open_measure
 from labels.measure_spec import MeasureSpec
 from labels.ordinal import OrdinalSpec, ordinal_label
+from labels.osm import OsmSource, open_osm
+from labels.osm_spec import OsmLabel
 from labels.points import PointCounts, open_points
 from labels.points_spec import PointsSpec
 from labels.rasters import Reach, open_raster
@@ -64,6 +66,8 @@ def open_label(
             return (vector, *_parcel_targets(vector, spec))
         case RasterLabel() | ProductLabel():
             return (open_raster(name, spec, aoi=aoi, rasters=rasters, reach=reach),)
+        case OsmLabel():
+            return (open_osm(name, spec, aoi=aoi, margin_m=margin_m),)
         case MeasureSpec():
             return (open_measure(name, spec, aoi=aoi),)
         case PointsSpec():
@@ -141,6 +145,9 @@ def layers_of(label: LabelSource | ChipLabel, spec: LabelSpec, known: Mapping[st
     match spec:
         case ProductLabel():
             product, year, nomenclature = spec.product, spec.year, spec.product
+        case OsmLabel():
+            assert isinstance(label, OsmSource)
+            nomenclature = label.nomenclature
         case RasterLabel() | VectorLabel() if spec.legend is not None and not is_file(spec.legend):
             nomenclature = find_product(spec.legend).name
         case TranslateSpec():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curate.errors import LabelError
-from labels.legend import HEX_COLOR, LabelClass, Legend
+from labels.legend import HEX_COLOR, LabelClass, Legend, find_product
 
 Kind = Literal["point", "line", "area"]
 KINDS: tuple[Kind, ...] = ("point", "line", "area")
@@ -278,6 +278,8 @@ class RuleSet:
     title: str
     licence: str
     attribution: str
+    nomenclature: str | None
+    """The product whose codes these are, so that a mask of them can be compared and translated as it can."""
     legend: Legend
     rules: tuple[Rule, ...] = field(repr=False)
     skip: tuple[tuple[Condition, ...], ...] = field(repr=False)
@@ -377,7 +379,9 @@ def parse_metres(text: str) -> float | None:
 
 # --- files of rules --------------------------------------------------------------------------------------------------
 
-_HEAD = {"title", "licence", "attribution", "source", "classes", "rules", "tables", "skip", "priorities"}
+_HEAD = {
+    "title", "licence", "attribution", "nomenclature", "source", "classes", "rules", "tables", "skip", "priorities",
+}  # fmt: skip
 _RULE = {"tags", "class", "kinds", "priority", "width_m", "draw", "fallback"}
 _TABLE = {"file", "kinds", "without", "fallback_keys", "fallback_classes", "priority", "draw"}
 _COLUMNS = {
@@ -541,10 +545,20 @@ def _build(name: str, source: str, head: Mapping[str, Any], read: Any) -> RuleSe
         title=head.get("title", name),
         licence=head.get("licence", ""),
         attribution=head.get("attribution", ""),
+        nomenclature=_nomenclature(source, head),
         legend=listed,
         rules=tuple(rules),
         skip=tuple(_conditions(f"{source}, skip[{i}]", text) for i, text in enumerate(skip, 1)),
     )
+
+
+def _nomenclature(source: str, head: Mapping[str, Any]) -> str | None:
+    if "nomenclature" not in head:
+        return None
+    try:
+        return find_product(str(head["nomenclature"])).name
+    except LabelError as error:
+        raise LabelError(f"{source}, nomenclature", str(error)) from error
 
 
 def _listing(source: str, head: Mapping[str, Any], key: str) -> Sequence[Any]:

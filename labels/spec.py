@@ -22,6 +22,7 @@ from labels.legend import PRODUCTS, find_product
 from labels.measure_spec import MeasureSpec
 from labels.options import ClassValue, Code, Share
 from labels.ordinal import OrdinalSpec
+from labels.osm_spec import OsmLabel
 from labels.points_spec import PointsSpec
 from labels.scenes import SceneSpec
 from labels.segments import RelabelSpec
@@ -159,7 +160,7 @@ def _need_a_name(spec: Any, key: str) -> None:
         raise ValueError(f"{key} is empty: name a file or product")
 
 
-DrawnSpec = VectorLabel | RasterLabel | ProductLabel | MeasureSpec | PointsSpec
+DrawnSpec = VectorLabel | RasterLabel | ProductLabel | OsmLabel | MeasureSpec | PointsSpec
 """Labels that are drawn from the place."""
 
 DerivedSpec = (
@@ -182,6 +183,7 @@ KINDS: dict[str, type[Any]] = {
     "vector": VectorLabel,
     "raster": RasterLabel,
     "product": ProductLabel,
+    "extract": OsmLabel,
     "measure": MeasureSpec,
     "points": PointsSpec,
     "agree": AgreeSpec,

@@ -17,7 +17,7 @@ from flows.console import PlainConsole
 from flows.steps import build, check, make_request, prepare
 from labels.crosswalk import crosswalk
 from recipes.read import parse_recipe
-from simulate.write import World
+from simulate.write import World, truth_on
 
 HEAD = """\
 name: labels
@@ -48,6 +48,10 @@ LABELS = """\
   parcels: {of: [cover, fields_distance], zones: fields_id}
   spread: {of: fields_distance, histogram: [0, 20, 50, 400]}
   steps: {of: coarse, ordinal: [1, 2, 3, 4]}
+  mapped: {of: osm, caption: tags}
+  osm: {extract: map.osm.pbf, output: [mask, instances], features: true}
+  things: {extract: map.osm.pbf, rules: olmoearth, output: presence, resolution_m: 2.5}
+  both: {agree: [osm, cover], min_share: 0.6}
 """
 
 
@@ -217,3 +221,62 @@ def test_what_only_the_files_show_is_told_before_a_pixel_is_read(
     locked += tuple(replace(item, source="label:b") for item in locked if item.source == "label:a")
     with pytest.raises(LabelError, match=said):
         open_labels(recipe, area.aoi, area.chips, locked)
+
+
+def test_what_openstreetmap_has_is_the_truth_where_it_was_drawn_from_it(
+    label: xr.Dataset, index: gpd.GeoDataFrame, world: World
+) -> None:
+    mask = label.osm.values
+    corners = zip(index["epsg"].tolist(), index["x0"].tolist(), index["y0"].tolist(), strict=True)
+    true = np.stack(
+        [truth_on(world.spec, epsg, (10.0, 0.0, x, 0.0, -10.0, y), mask.shape[1:])["class"] for epsg, x, y in corners]
+    )
+    found = {int(code): float((true[mask == code] == code).mean()) for code in np.unique(mask) if code != 255}
+    assert set(found) >= {10, 30, 40, 50, 80}
+    # Fields, meadows and water are the very shapes that the pixels are computed from; woods are traced on 15 m, and
+    # a village of the map has gardens between its houses.
+    assert min(found[code] for code in (30, 40, 80)) > 0.97
+    assert found[10] > 0.9
+    # The chips at the border reach beyond the map.
+    assert (mask != 255).mean() > 0.6
+
+
+def test_instances_of_openstreetmap_are_the_features_beside_the_store(out: Path, label: xr.Dataset) -> None:
+    features = gpd.read_parquet(out / "labels" / "osm.parquet")
+    of_number = dict(zip(features["number"], features["code"], strict=True))
+    instances, mask = label.osm_instances.values, label.osm.values
+    assert set(np.unique(instances)) - {0} <= set(of_number)
+    for number in np.unique(instances[instances > 0])[:200]:
+        assert np.unique(mask[instances == number]).tolist() == [of_number[number]]
+    assert label.osm.attrs["licence"] == "ODbL-1.0"
+    assert "OpenStreetMap contributors" in label.osm.attrs["attribution"]
+
+
+def test_channels_of_2_5_m_stand_in_a_group_of_their_own(out: Path, label: xr.Dataset) -> None:
+    fine = xr.open_zarr(out / "chips.zarr", group="label_things", mask_and_scale=False)
+    assert fine.things.shape == (label.sizes["chip"], 30, 256, 256)
+    names = fine.things_channel.values.tolist()
+    house = fine.things[:, names.index("building")].values.reshape(-1, 64, 4, 64, 4)
+    # A pixel of 10 m that is building all over is built-up in the mask too.
+    assert (label.osm.values[house.all(axis=(2, 4))] == 50).all()
+    assert house.all(axis=(2, 4)).any()
+
+
+def test_the_words_of_a_chip_tell_what_is_mapped_on_it(out: Path, index: gpd.GeoDataFrame) -> None:
+    features = gpd.read_parquet(out / "labels" / "osm.parquet")
+    for chip, text in zip(index["chip"], index["mapped_text"], strict=True):
+        tags = features.loc[features["chip"] == chip, "tags"]
+        assert ("farmland (landuse)" in text) == tags.str.contains('"landuse":"farmland"').any()
+    assert index["mapped_text"].str.contains("farmland").any()
+
+
+def test_a_map_votes_with_a_product_of_the_same_classes(label: xr.Dataset) -> None:
+    votes = (label.osm != 255).astype(int) + (label.cover != 255).astype(int)
+    np.testing.assert_array_equal(label.both_votes, votes)
+
+
+def test_tags_of_a_label_without_any_are_refused(world: World) -> None:
+    recipe = _recipe(world, "  cover: {product: worldcover}\n  w: {of: cover, caption: tags}\n", "untagged")
+    request = make_request(aoi=str(world.region), recipe=recipe, out=str(world.folder / "x"))
+    with pytest.raises(LabelError, match="tells the tags of cover, which has none; name a label"):
+        prepare(request, PlainConsole())

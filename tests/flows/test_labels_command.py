@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from flows.legends import legend_text, span
+from flows.legends import legend_text, rules_text, span
 from labels.crosswalk import TARGETS, crosswalk
 from labels.legend import NAMED, PRODUCTS, product_legend
-from labels.listing import describe_legend
+from labels.listing import describe_legend, describe_rules
+from labels.rules import RULE_SETS, read_rules
 
 Curate = Callable[..., Any]
 
@@ -90,3 +92,25 @@ def test_a_wrong_name_is_a_sentence_with_the_nearest(curate: Curate) -> None:
 
 def test_years_are_spans_where_they_run_on() -> None:
     assert span([1985, 1992, 1993, 1994, 1996, 1997]) == "1985, 1992–1994, 1996, 1997"
+
+
+@pytest.mark.parametrize("name", RULE_SETS)
+def test_rules_for_openstreetmap_are_shown_a_rule_a_line(name: str) -> None:
+    rules = read_rules(name)
+    lines = rules_text(describe_rules(name)).splitlines()[-len(rules.rules) :]
+    for line, rule in zip(lines, rules.rules, strict=True):
+        assert line.strip().startswith(rule.text)
+        assert f"{rule.code}  {rules.legend.name(rule.code)}" in line
+
+
+def test_rules_of_ones_own_are_shown_and_their_mistakes_told(curate: Curate, tmp_path: Path) -> None:
+    rules = tmp_path / "mine.csv"
+    rules.write_text("tags,code,class,width_m,kinds\nlanduse=forest,1,forest,,area\nhighway=*,2,road,6,line\n")
+    assert json.loads(curate("labels", "show", str(rules), "--json").stdout)["rules"][1] == {
+        "tags": "highway=*", "kinds": ["line"], "code": 2, "class": "road", "priority": 0, "width_m": 6.0, "draw": "",
+        "fallback": "",
+    }  # fmt: skip
+    rules.write_text("tags,code,class\nlanduse,1,forest\n")
+    done = curate("labels", "show", str(rules))
+    assert done.returncode == 2
+    assert "line 2" in done.stderr

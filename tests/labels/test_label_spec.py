@@ -34,7 +34,10 @@ def test_a_product_without_a_year_gets_the_newest_one_written_down() -> None:
         ({"vector": "a", "raster": "b"}, "found vector and raster"),
         ({"vector": ""}, "vector is empty"),
         ({"raster": ()}, "raster is empty"),
-        ({"raster": "a", "all_touched": True}, "all_touched is an option of vector labels; this label is a raster"),
+        (
+            {"raster": "a", "all_touched": True},
+            "all_touched is an option of vector and extract labels; this label is a raster",
+        ),
         ({"raster": "a", "background": 0}, "background is an option of vector"),
         ({"raster": "a", "year": 2020}, "year is an option of product"),
         ({"vector": "a", "nodata": 0}, "nodata is an option of raster and product and measure labels"),
