@@ -102,6 +102,12 @@ class Collection:
     """``gcps``: the files lie by ground control points, and a grid in the items is not to be believed."""
     unverified: str = ""
     """What is expected of this collection and was never seen; becomes part of the scenes' radiometry."""
+    licence: str = ""
+    """Name of the terms its scenes are under; empty where the table does not say."""
+    attribution: str = ""
+    """The line that its terms or makers ask for; ``{years}`` stands for those of the scenes used."""
+    licence_source: str = ""
+    """Link to where the terms stand."""
     described: bool = False
     """True for a collection of the user's (``catalog.describe``): what its files are must match what was said."""
 
@@ -197,6 +203,9 @@ def _collection(name: str, row: Mapping[str, Any], band_sets: Mapping[str, Any])
         aliases=tuple(row.get("aliases", ())),
         georeference=row.get("georeference", "transform"),
         unverified=row.get("unverified", ""),
+        licence=row.get("licence", ""),
+        attribution=row.get("attribution", ""),
+        licence_source=row.get("licence_source", ""),
     )
 
 

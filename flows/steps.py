@@ -122,6 +122,7 @@ def _open(request: Request) -> tuple[Recipe, Aoi]:
 def preview(request: Request, console: Console) -> Forecast:
     """What a build would do, without writing anything or reading a pixel."""
     from catalog.lock import lock_bytes
+    from flows.describing import judge_terms
     from flows.forecast import Forecast
     from flows.plan import lay_area, make_plan, search
 
@@ -132,6 +133,7 @@ def preview(request: Request, console: Console) -> Forecast:
         lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
         plan = make_plan(recipe, area, lock)
+    judge_terms(plan, console)
     return Forecast.of(plan, request.out)
 
 
@@ -186,6 +188,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from chips.storage import open_storage
     from chips.write import start_build
     from flows.alignment import measure
+    from flows.describing import judge_terms
     from flows.plan import lay_area, make_plan, search
     from recipes.read import dump_recipe
 
@@ -195,6 +198,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
         lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
         plan = make_plan(recipe, area, lock)
+    judge_terms(plan, console)
     documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
     if (alignment := measure(plan, console)) is not None:
         plan = make_plan(recipe, area, lock, alignment)
@@ -321,13 +325,15 @@ def finish(prepared: Prepared, console: Console) -> None:
     from catalog.lock import with_shifts as scenes_with_shifts
     from chips.index import COVERAGE, INDEX, index_bytes
     from chips.publish import publish
-    from chips.write import journal
+    from chips.storage import open_storage
+    from chips.write import document_names, journal, read_document
     from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
+    from flows.describing import descriptions
     from flows.labelling import label_documents
     from tiling.grid import footprints
 
-    plan = prepared.plan
+    plan, storage = prepared.plan, open_storage(prepared.build.url)
     with console.stage("publishing"):
         records = [record for shard in journal(prepared.build) for record in shard.chips]
         files: dict[str, bytes] = {}
@@ -340,6 +346,8 @@ def finish(prepared: Prepared, console: Console) -> None:
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
         if (found := region_coverage(plan.requests, records)) is not None:
             files[COVERAGE] = found
+        begun = {name: read_document(storage, name) or b"" for name in document_names(storage)}
+        files |= descriptions(plan, plan.layout.trimmed(steps), begun | files)
         publish(prepared.build, records, files, trim=steps)
 
 

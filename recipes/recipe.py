@@ -41,6 +41,7 @@ from cube.times import Interval, KeepSpec, TimeSpec, periods
 from curate.errors import CatalogError
 from labels.segments import RelabelSpec
 from labels.spec import KINDS, LabelSpec, kind_of, reads
+from publish.licence_spec import LicenceSpec
 from tiling.grid import GridSpec
 from tiling.split import SplitSpec
 
@@ -239,6 +240,8 @@ class Recipe(Model):
     """How chips are put into train, val and test."""
     store: StoreSpec = StoreSpec()
     """The format of the dataset and the size of its shards."""
+    licence: LicenceSpec = LicenceSpec()
+    """Which terms sources and labels may have, and the terms of files that no table knows."""
     reader: Literal["rasterio", "odc-stac", "stackstac"] = "rasterio"
     """Which library reads the pixels. All give the same ones; `rasterio` is the fastest."""
     unreadable: Literal["fail", "skip"] = "fail"
@@ -344,6 +347,14 @@ class Recipe(Model):
                 raise ValueError(
                     f"labels.{name}: there is no source {label.image!r} to segment; found {', '.join(self.sources)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _licensed(self) -> Recipe:
+        known = {*self.sources, *self.labels}
+        if strange := [name for name in self.licence.of if name not in known]:
+            names = ", ".join((*self.sources, *self.labels))
+            raise ValueError(f"licence.of: there is no source or label {strange[0]!r}; found {names}")
         return self
 
     @property
