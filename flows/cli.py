@@ -249,6 +249,8 @@ def demo(options: dict[str, Any], out: str) -> None:
     with _session(options) as console:
         from flows.demo import demo_request, how_to_open
 
+        if "://" in out:
+            raise OutputError(out, "the demo simulates a world of files, which needs a folder on a disk")
         request = demo_request(Path(out), console)
         _build(request, console, False)
         click.echo(how_to_open(request.out))

@@ -105,7 +105,7 @@ def _exists(value: str) -> bool:
 
 
 def _absolute_out(out: str) -> str:
-    return out if "://" in out else str(Path(out).absolute())
+    return out.rstrip("/") if "://" in out else str(Path(out).absolute())
 
 
 def _open(request: Request) -> tuple[Recipe, Aoi]:
@@ -326,7 +326,7 @@ def finish(prepared: Prepared, console: Console) -> None:
     from chips.index import COVERAGE, INDEX, index_bytes
     from chips.publish import publish
     from chips.storage import open_storage
-    from chips.write import document_names, journal, read_document
+    from chips.write import journal, started_with
     from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
     from flows.describing import descriptions
@@ -346,8 +346,7 @@ def finish(prepared: Prepared, console: Console) -> None:
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
         if (found := region_coverage(plan.requests, records)) is not None:
             files[COVERAGE] = found
-        begun = {name: read_document(storage, name) or b"" for name in document_names(storage)}
-        files |= descriptions(plan, plan.layout.trimmed(steps), begun | files)
+        files |= descriptions(plan, plan.layout.trimmed(steps), started_with(storage) | files)
         publish(prepared.build, records, files, trim=steps)
 
 
