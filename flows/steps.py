@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chips.write import BuildRef
     from flows.forecast import Forecast
     from flows.plan import Plan
+    from publish.export import ExportSpec
     from recipes.recipe import Recipe
     from tiling.aoi import Aoi
 
@@ -369,6 +370,23 @@ def check(dataset: str, console: Console) -> CheckReport:
             told = done
 
         return check_store(storage, promises=promises(*_wish(storage)), on_progress=progress)
+
+
+def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) -> str:
+    """Write a dataset as another format, or continue where that stopped; a sentence about what came of it."""
+    from publish.export import open_source, open_target, writer_of
+    from publish.opened import open_published
+
+    source = open_source(open_published(_absolute_out(dataset)), spec)
+    folder = out or f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{spec.to}"
+    target = open_target(_absolute_out(folder), source)
+    with console.stage(f"writing {spec.to}", total=len(source.chips)) as stage:
+        for done in writer_of(spec.to)(source, target):
+            stage.advance(done)
+        target.finish(source)
+    told = f"{folder}: {target.written} files of {len(source.chips)} chips written"
+    told += f", {target.kept} were there" if target.kept else ""
+    return told + (f"; {source.left_out} chips have no pixels and were left out" if source.left_out else "")
 
 
 def info(dataset: str) -> Info:
