@@ -135,6 +135,8 @@ class ChipRecord:
     """Latitude of the centre, degrees, EPSG:4326."""
     sources: Mapping[str, SourceRecord] = field(default_factory=dict, hash=False)
     labels: Mapping[str, LabelRecord] = field(default_factory=dict, hash=False)
+    fold: int | None = None
+    """Fold of a split by folds, from 1, 0 where the chip is left out; None where the rule has no folds."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back to an equal record."""
@@ -165,6 +167,7 @@ class ChipRecord:
                 }
                 for name, source in self.sources.items()
             },
+            **({} if self.fold is None else {"fold": int(self.fold)}),
             "labels": {
                 name: {
                     # JSON keys are text; pairs keep the codes numbers.
@@ -206,12 +209,13 @@ class ChipRecord:
 def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geometry]) -> bytes:
     """The index as GeoParquet 1.1: row i is chip i of the store. Equal records give equal bytes.
 
-    Beside the plain fields there are, for a source ``s2``, the columns ``s2_clear``, ``s2_dates`` (list of UTC times),
-    ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates), where there is any ``s2_placed`` (map scene ->
-    how), the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition -> pixels), and where shifts were measured
-    ``s2_shift_m``, ``s2_shift_left_m`` (undone), ``s2_shift_dates`` and ``s2_shift_reason``. For a label ``fields`` the
-    columns are ``fields_labelled`` and ``fields_shares`` (map code -> share), and where it has them ``fields_values``
-    (map what -> number), ``fields_classes`` (list of codes), ``fields_text`` and ``fields_reason``.
+    Beside the plain fields there are ``fold`` where splits have folds, and for a source ``s2`` the columns
+    ``s2_clear``, ``s2_dates`` (list of UTC times), ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates),
+    where there is any ``s2_placed`` (map scene -> how), the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition
+    -> pixels), and where shifts were measured ``s2_shift_m``, ``s2_shift_left_m`` (undone), ``s2_shift_dates`` and
+    ``s2_shift_reason``. For a label ``fields`` the columns are ``fields_labelled`` and ``fields_shares`` (map code ->
+    share), and where it has them ``fields_values`` (map what -> number), ``fields_classes`` (list of codes),
+    ``fields_text`` and ``fields_reason``.
 
     Args:
         records: One for every planned chip, in the order of the store.
@@ -228,6 +232,8 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
     columns: dict[str, pyarrow.Array] = {
         name: pa.array([getattr(record, name) for record in records], kind) for name, kind in _plain_columns().items()
     }
+    if any(record.fold is not None for record in records):
+        columns["fold"] = pa.array([record.fold for record in records], pa.int32())
     for name in _names(record.sources for record in records):
         sources = [record.sources.get(name) for record in records]
         columns |= {

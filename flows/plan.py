@@ -32,12 +32,14 @@ from curate.errors import AoiError, CatalogError, RecipeError
 from flows.alignment import moved
 from flows.console import Console
 from flows.labelling import PREFIX, Labels, bytes_per_chip, layout_of, open_labels
+from flows.splits import attributes, draw, frozen
 from labels.spec import ProductLabel
 from recipes.recipe import Recipe, SourceSpec
 from tiling.aoi import Aoi
 from tiling.grid import Chip, lay_chips
 from tiling.shards import Shard, auto_per_shard, lay_shards
-from tiling.split import assign_splits, check_blocks
+from tiling.split import SplitSpec, check_blocks
+from tiling.split_rules import FROZEN
 
 if TYPE_CHECKING:
     from catalog.scene import Scene
@@ -65,6 +67,8 @@ class Area:
     """Share of each chip that lies in the area of interest."""
     split: npt.NDArray[np.object_]
     """train, val, test or buffer."""
+    fold: npt.NDArray[np.int64] | None = None
+    """Fold from 1, 0 where left out; None for rules without folds."""
 
     def search_geometry(self, reach_m: float = 0.0) -> Any:
         """The area of interest grown by a chip and ``reach_m``, EPSG:4326: chips and filters look beyond its edge."""
@@ -96,6 +100,8 @@ class Plan:
     alignment: bytes | None
     """The measured alignment, as it is stored; None when it was not measured."""
     layout: Layout
+    fold: npt.NDArray[np.int64] | None = None
+    """Fold from 1, 0 where left out, in the order of the store; None for rules without folds."""
 
     @property
     def chips(self) -> tuple[Chip, ...]:
@@ -108,15 +114,21 @@ class Plan:
         digest = hashlib.sha256(self.lock + b"\0" + (self.alignment or b""))
         for part in (self.name, self.recipe.fingerprint, self.aoi.fingerprint, __version__):
             digest.update(part.encode() + b"\0")
+        if self.recipe.split.rule in FROZEN:
+            digest.update("\0".join(self.split.tolist()).encode())
         return digest.hexdigest()
 
 
-def lay_area(recipe: Recipe, aoi: Aoi) -> Area:
-    """The chips over an area, their cover and their splits. Raises AoiError when the area holds no chip."""
-    try:
-        check_blocks(recipe.split, recipe.grid.side_px * recipe.grid.resolution_m)
-    except ValueError as error:
-        raise RecipeError("recipe", (f"split: {error}",)) from error
+def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None) -> Area:
+    """The chips over an area, their cover and their splits, drawn or as ``splits`` has frozen them.
+
+    Raises AoiError when the area holds no chip.
+    """
+    if isinstance(recipe.split, SplitSpec):
+        try:
+            check_blocks(recipe.split, recipe.grid.side_px * recipe.grid.resolution_m)
+        except ValueError as error:
+            raise RecipeError("recipe", (f"split: {error}",)) from error
     chips, cover = lay_chips(aoi, recipe.grid)
     if not chips:
         side = recipe.grid.side_px * recipe.grid.resolution_m
@@ -125,7 +137,8 @@ def lay_area(recipe: Recipe, aoi: Aoi) -> Area:
             f"no chip of {side:g} m has {recipe.grid.min_cover:.0%} of its area inside; "
             "take a larger area, smaller chips, or a smaller grid.min_cover",
         )
-    return Area(aoi, chips, cover, assign_splits(chips, recipe.split))
+    drawn = draw(recipe, chips) if splits is None else frozen(splits, [chip.id for chip in chips])
+    return Area(aoi, chips, cover, drawn.split, drawn.fold)
 
 
 def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ...]:
@@ -269,6 +282,7 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
         shards=shards,
         cover=area.cover[order],
         split=area.split[order],
+        fold=None if area.fold is None else area.fold[order],
         requests=requests,
         scenes=scenes,
         labels=labels,
@@ -392,7 +406,12 @@ def _layout(
         n_chips=n_chips,
         size_px=side,
         shard_chips=shard_chips,
-        attrs={"title": name, "curate_version": __version__, "recipe_fingerprint": recipe.fingerprint},
+        attrs={
+            "title": name,
+            "curate_version": __version__,
+            "recipe_fingerprint": recipe.fingerprint,
+            **attributes(recipe),
+        },
     )
 
 

@@ -10,11 +10,18 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from curate.errors import StoreError
+from flows.splits import frozen
+from flows.steps import DRAWN
 from recipes.recipe import Recipe
 from tiling.aoi import Aoi
+from tiling.distance import shortest_distance_m
 from tiling.grid import Chip, chip_from_id, lay_chips
-from tiling.split import SPLITS, assign_splits, shortest_distance_m
+from tiling.split import SPLITS
+from tiling.split_draw import draw_splits
+from tiling.split_rules import FROZEN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +31,17 @@ TOLD = 5
 """Names given as examples of what is wrong."""
 
 
-def promises(recipe: Recipe, aoi: Aoi) -> tuple[Promise, ...]:
-    """Checks of the chip index against its recipe and area; each gives the sentences of what is broken."""
+def promises(recipe: Recipe, aoi: Aoi, splits: bytes | None = None) -> tuple[Promise, ...]:
+    """Checks of the chip index against its recipe and area; each gives the sentences of what is broken.
+
+    Args:
+        recipe: What was asked for.
+        aoi: The area.
+        splits: What was drawn by a rule that looks at more than the places of the chips.
+    """
     return (
         lambda table: _all_planned(table, recipe, aoi),
-        lambda table: _splits_by_rule(table, recipe),
+        lambda table: _splits_by_rule(table, recipe, splits),
         lambda table: _splits_apart(table, recipe),
     )
 
@@ -44,19 +57,37 @@ def _all_planned(table: pd.DataFrame, recipe: Recipe, aoi: Aoi) -> list[str]:
     )
 
 
-def _splits_by_rule(table: pd.DataFrame, recipe: Recipe) -> list[str]:
-    right = assign_splits(_chips(table, recipe), recipe.split)
-    wrong = table["chip"].to_numpy()[right != table["split"].to_numpy()]
-    return _differ(list(wrong), "chips are in another split than the recipe's rule puts them")
+def _splits_by_rule(table: pd.DataFrame, recipe: Recipe, splits: bytes | None) -> list[str]:
+    if recipe.split.rule not in FROZEN:
+        right = draw_splits(_chips(table, recipe), recipe.split)
+    elif splits is None:
+        return [f"{DRAWN} is missing, so the splits cannot be compared with those that were drawn"]
+    else:
+        try:
+            right = frozen(splits, table["chip"].tolist())
+        except StoreError as error:
+            return [str(error)]
+    wrong = table["chip"].to_numpy()[right.split != table["split"].to_numpy()]
+    found = _differ(list(wrong), "chips are in another split than the recipe's rule puts them")
+    if right.fold is not None and (right.fold != table["fold"].to_numpy()).any():
+        wrong = table["chip"].to_numpy()[right.fold != table["fold"].to_numpy()]
+        found += _differ(list(wrong), "chips are in another fold than the recipe's rule puts them")
+    return found
 
 
 def _splits_apart(table: pd.DataFrame, recipe: Recipe) -> list[str]:
-    chips, split = np.array(_chips(table, recipe), dtype=object), table["split"].to_numpy()
+    """Splits, and where there are any folds, are as far apart as the recipe promises."""
+    chips = np.array(_chips(table, recipe), dtype=object)
     promised = recipe.split.buffer_km * 1000
+    parts: dict[str, npt.NDArray[np.bool_]] = {}
+    if "fold" in table:
+        parts = {f"fold {fold}": table["fold"].to_numpy() == fold for fold in sorted(set(table["fold"]) - {0})}
+    else:
+        parts = {name: table["split"].to_numpy() == name for name in SPLITS}
     broken = []
-    for a, b in combinations(SPLITS, 2):
-        if (split == a).any() and (split == b).any():
-            apart = shortest_distance_m(list(chips[split == a]), list(chips[split == b]))
+    for (a, in_a), (b, in_b) in combinations(parts.items(), 2):
+        if in_a.any() and in_b.any():
+            apart = shortest_distance_m(list(chips[in_a]), list(chips[in_b]))
             if apart < promised:
                 broken.append(f"{a} and {b} come as near as {apart:.0f} m; the recipe promises {promised:.0f} m")
     return broken

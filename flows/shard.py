@@ -41,12 +41,13 @@ class Work:
     split: npt.NDArray[np.object_]
     skip_unreadable: bool = False
     """Leave out scenes that cannot be read, and record them, instead of failing the shard."""
+    fold: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, plan: Plan, build: BuildRef) -> Work:
         """What the shards of ``plan`` need."""
         skip = plan.recipe.unreadable == "skip"
-        return cls(build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split, skip)
+        return cls(build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split, skip, plan.fold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ def _records(
                 chip=chip.id,
                 shard=shard.ordinal,
                 split=str(work.split[shard.start + index]),
+                fold=None if work.fold is None else int(work.fold[shard.start + index]),
                 status=status,
                 reason=reason,
                 cover=float(work.cover[shard.start + index]),

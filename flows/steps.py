@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from chips.write import BuildRef
     from flows.forecast import Forecast
     from flows.plan import Plan
-    from publish.export import ExportSpec
     from recipes.recipe import Recipe
     from tiling.aoi import Aoi
 
 SCENES, RECIPE, REGION, ALIGNMENT = "scenes.parquet", "recipe.yaml", "region.geojson", "alignment.json"
 """Documents beside the store: the lock, the recipe with every default, the area, and measured shifts if asked for."""
+DRAWN = "splits.json"
+"""What a rule for splits drew that looks at more than the places of the chips."""
 SCHEDULER_VARIABLES = ("CURATE_SCHEDULER", "DASK_SCHEDULER_ADDRESS")
 TOLD_FAILURES = 5
 """Reasons named when a build is incomplete; the others say the same."""
@@ -106,7 +107,7 @@ def _exists(value: str) -> bool:
 
 
 def _absolute_out(out: str) -> str:
-    return out.rstrip("/") if "://" in out else str(Path(out).absolute())
+    return out if "://" in out else str(Path(out).absolute())
 
 
 def _open(request: Request) -> tuple[Recipe, Aoi]:
@@ -191,6 +192,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from flows.alignment import measure
     from flows.describing import judge_terms
     from flows.plan import lay_area, make_plan, search
+    from flows.splits import settle
     from recipes.read import dump_recipe
 
     with console.stage("laying chips"):
@@ -198,9 +200,12 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     with console.stage("searching scenes"):
         lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
+        area, splits = settle(recipe, area, lock)
         plan = make_plan(recipe, area, lock)
     judge_terms(plan, console)
     documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
+    if splits is not None:
+        documents[DRAWN] = splits
     if (alignment := measure(plan, console)) is not None:
         plan = make_plan(recipe, area, lock, alignment)
         documents[ALIGNMENT] = alignment
@@ -240,7 +245,8 @@ def _plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console
 
     with console.stage("planning from the lock"):
         lock, alignment = _document(storage, SCENES), read_document(storage, ALIGNMENT)
-        return make_plan(recipe, lay_area(recipe, aoi), lock, alignment)
+        area = lay_area(recipe, aoi, read_document(storage, DRAWN))
+        return make_plan(recipe, area, lock, alignment)
 
 
 def _prepared(plan: Plan, ref: BuildRef, done: set[int]) -> Prepared:
@@ -327,7 +333,7 @@ def finish(prepared: Prepared, console: Console) -> None:
     from chips.index import COVERAGE, INDEX, index_bytes
     from chips.publish import publish
     from chips.storage import open_storage
-    from chips.write import journal, started_with
+    from chips.write import document_names, journal, read_document
     from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
     from flows.describing import descriptions
@@ -347,7 +353,8 @@ def finish(prepared: Prepared, console: Console) -> None:
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
         if (found := region_coverage(plan.requests, records)) is not None:
             files[COVERAGE] = found
-        files |= descriptions(plan, plan.layout.trimmed(steps), started_with(storage) | files)
+        begun = {name: read_document(storage, name) or b"" for name in document_names(storage)}
+        files |= descriptions(plan, plan.layout.trimmed(steps), begun | files)
         publish(prepared.build, records, files, trim=steps)
 
 
@@ -369,24 +376,7 @@ def check(dataset: str, console: Console) -> CheckReport:
             stage.advance(done - told, f"of {total} objects")
             told = done
 
-        return check_store(storage, promises=promises(*_wish(storage)), on_progress=progress)
-
-
-def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) -> str:
-    """Write a dataset as another format, or continue where that stopped; a sentence about what came of it."""
-    from publish.export import open_source, open_target, writer_of
-    from publish.opened import open_published
-
-    source = open_source(open_published(_absolute_out(dataset)), spec)
-    folder = out or f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{spec.to}"
-    target = open_target(_absolute_out(folder), source)
-    with console.stage(f"writing {spec.to}", total=len(source.chips)) as stage:
-        for done in writer_of(spec.to)(source, target):
-            stage.advance(done)
-        target.finish(source)
-    told = f"{folder}: {target.written} files of {len(source.chips)} chips written"
-    told += f", {target.kept} were there" if target.kept else ""
-    return told + (f"; {source.left_out} chips have no pixels and were left out" if source.left_out else "")
+        return check_store(storage, promises=promises(*_wish(storage), storage.get(DRAWN)), on_progress=progress)
 
 
 def info(dataset: str) -> Info:

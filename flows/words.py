@@ -23,7 +23,7 @@ def human(size: float) -> str:
 def split_shares(splits: Mapping[str, int]) -> str:
     """``train 21 (41%), val 4 (8%) …`` in the usual order."""
     total = sum(splits.values())
-    named = [name for name in (*SPLITS, BUFFER) if name in splits]
+    named = [*(name for name in (*SPLITS, BUFFER) if name in splits), *sorted(splits.keys() - {*SPLITS, BUFFER})]
     return ", ".join(f"{name} {splits[name]} ({splits[name] / total:.0%})" for name in named)
 
 

@@ -119,7 +119,12 @@ def _at(path: Sequence[str | int]) -> str:
 
 
 def _untagged(loc: Sequence[str | int]) -> Sequence[str | int]:
-    """``loc`` without the kind of a label, which pydantic puts after its name and which looks like one of its keys."""
+    """``loc`` without the kind of a label, or the rule of a split, which pydantic puts after the name of the key.
+
+    The kind looks like a key of the label.
+    """
+    if loc[:1] == ("split",):
+        return (*loc[:1], *loc[2:])
     return (*loc[:2], *loc[3:]) if loc[:1] == ("labels",) else loc
 
 

@@ -40,10 +40,11 @@ from cube.terrain import TerrainSpec
 from cube.times import Interval, KeepSpec, TimeSpec, periods
 from curate.errors import CatalogError
 from labels.segments import RelabelSpec
-from labels.spec import KINDS, LabelSpec, kind_of, reads
+from labels.spec import KINDS, DerivedSpec, LabelSpec, kind_of, reads
 from publish.licence_spec import LicenceSpec
 from tiling.grid import GridSpec
 from tiling.split import SplitSpec
+from tiling.split_rules import RULES, AnySplit, BalancedSplit, rule_of
 
 NAME = r"^[a-z][a-z0-9_]*$"
 
@@ -70,12 +71,21 @@ def _tag(value: Any) -> str:
     return next((key for key, kind in KINDS.items() if isinstance(value, kind)), "")
 
 
+def _one_rule(value: Any) -> Any:
+    rule_of(value)
+    return value
+
+
 if TYPE_CHECKING:
     OneLabel = LabelSpec
+    OneSplit = AnySplit
 else:
     # The key that a label begins with (`vector`, `product` …) says which kind it is, and so which options it has.
     _kinds = reduce(or_, (Annotated[kind, Tag(key)] for key, kind in KINDS.items()))
     OneLabel = Annotated[_kinds, Discriminator(_tag), BeforeValidator(_one_kind)]
+    # `rule` says which rule it is; without it, it is `blocks`.
+    _rules = reduce(or_, (Annotated[kind, Tag(rule)] for rule, kind in RULES.items()))
+    OneSplit = Annotated[_rules, Discriminator(rule_of), BeforeValidator(_one_rule)]
 
 
 class SourceSpec(Model):
@@ -236,8 +246,8 @@ class Recipe(Model):
     """One group of the store each, under the name given here."""
     labels: dict[str, OneLabel] = Field(default_factory=dict)
     """One variable of the group `label` each, under the name given here."""
-    split: SplitSpec = SplitSpec()
-    """How chips are put into train, val and test."""
+    split: OneSplit = SplitSpec()
+    """How chips are put into train, val and test; `rule` says by what (`curate splits` lists the rules)."""
     store: StoreSpec = StoreSpec()
     """The format of the dataset and the size of its shards."""
     licence: LicenceSpec = LicenceSpec()
@@ -346,6 +356,14 @@ class Recipe(Model):
             if isinstance(label, RelabelSpec) and label.image not in self.sources:
                 raise ValueError(
                     f"labels.{name}: there is no source {label.image!r} to segment; found {', '.join(self.sources)}"
+                )
+        if isinstance(self.split, BalancedSplit):
+            drawn = [name for name, one in self.labels.items() if not isinstance(one, DerivedSpec)]
+            if self.split.label not in drawn:
+                why = "is made from other labels" if self.split.label in self.labels else "is no label of the recipe"
+                raise ValueError(
+                    f"split.label is {self.split.label!r}, which {why}; wanted one that is drawn"
+                    f"{': ' if drawn else ', and the recipe has none'}{', '.join(drawn)}"
                 )
         return self
 

@@ -40,3 +40,7 @@ def test_version_imports_nothing_heavy() -> None:
 def test_labels_are_listed_without_anything_heavy() -> None:
     assert not HEAVY & imported_by("labels")
     assert not HEAVY & imported_by("labels", "show", "corine", "--to", "clc19")
+
+
+def test_rules_for_splits_are_listed_without_anything_heavy() -> None:
+    assert not HEAVY & imported_by("splits")

@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from pyproj import Geod
 
 from tiling.aoi import Aoi
+from tiling.distance import shortest_distance_m
 from tiling.grid import Chip, GridSpec, chip_at, lay_chips, to_utm
-from tiling.split import SplitSpec, assign_splits, check_blocks, shortest_distance_m
+from tiling.split import SplitSpec, assign_splits, check_blocks
 
 SMALL = SplitSpec(block_km=4, buffer_km=1)
 

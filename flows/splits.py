@@ -1,0 +1,83 @@
+"""Splits of a plan: drawn from the place, and frozen beside the lock where a rule looks at more than the place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from catalog.lock import read_lock
+from curate.errors import RecipeError, StoreError
+from flows.labelling import Labels, label_shard, open_labels
+from flows.steps import DRAWN
+from tiling.shards import auto_per_shard, lay_shards
+from tiling.split_draw import Drawn, draw_splits
+from tiling.split_rules import FROZEN, BalancedSplit, stability
+
+if TYPE_CHECKING:
+    from flows.plan import Area
+    from recipes.recipe import Recipe
+    from tiling.grid import Chip
+
+PENDING = "pending"
+"""Split of all chips of a plan whose rule needs the classes of a label, which only a build looks at."""
+
+
+def draw(recipe: Recipe, chips: Sequence[Chip]) -> Drawn:
+    """The splits of the chips by the recipe's rule. Raises RecipeError when they cannot be drawn."""
+    if isinstance(recipe.split, BalancedSplit):
+        return Drawn(np.full(len(chips), PENDING, dtype=object))
+    return _drawn(recipe, lambda: draw_splits(chips, recipe.split, file=recipe.file))
+
+
+def _drawn(recipe: Recipe, how: Callable[[], Drawn]) -> Drawn:
+    try:
+        return how()
+    except ValueError as error:
+        raise RecipeError("recipe", (f"split: {error}",)) from error
+
+
+def settle(recipe: Recipe, area: Area, lock: bytes) -> tuple[Area, bytes | None]:
+    """The area with splits that wait for nothing more, and the document that freezes them where places are not enough.
+
+    For ``balanced`` the label is drawn here once over all chips.
+    """
+    if isinstance(recipe.split, BalancedSplit):
+        spec, classes = recipe.split, _classes(recipe, area, lock, recipe.split.label)
+        drawn = _drawn(recipe, lambda: draw_splits(area.chips, spec, classes=classes))
+        area = dataclasses.replace(area, split=drawn.split)
+    if recipe.split.rule not in FROZEN:
+        return area, None
+    names: dict[str, list[str]] = {}
+    for chip, split in sorted(zip((chip.id for chip in area.chips), area.split.tolist(), strict=True)):
+        names.setdefault(split, []).append(chip)
+    document = {"split": dataclasses.asdict(recipe.split), "chips": names}
+    return area, (json.dumps(document, sort_keys=True, indent=1) + "\n").encode()
+
+
+def frozen(document: bytes, chips: Sequence[str]) -> Drawn:
+    """The splits that a build began with, for chips named by their ids. Raises StoreError when one is missing."""
+    found = {chip: split for split, names in json.loads(document)["chips"].items() for chip in names}
+    if missing := [chip for chip in chips if chip not in found]:
+        raise StoreError(DRAWN, f"has not chip {missing[0]}; it is of another plan, build anew elsewhere")
+    return Drawn(np.array([found[chip] for chip in chips], dtype=object))
+
+
+def _classes(recipe: Recipe, area: Area, lock: bytes, label: str) -> list[Mapping[int, float]]:
+    """Class shares of a label on every chip of an area."""
+    opened = open_labels(recipe, aoi=area.aoi, chips=area.chips, locked=read_lock(lock))
+    one = Labels(tuple(source for source in opened.drawn if source.name == label), (), opened.least)
+    shares: dict[Chip, Mapping[int, float]] = {}
+    for shard in lay_shards(area.chips, auto_per_shard(recipe.grid.side_px, 1)):
+        _, records = label_shard(one, shard, {})
+        shares |= {chip: found[label].shares for chip, found in zip(shard.chips, records, strict=True)}
+    return [shares[chip] for chip in area.chips]
+
+
+def attributes(recipe: Recipe) -> dict[str, Any]:
+    """What the root of the store says about its splits: the rule, and whether places keep theirs when more is added."""
+    stable, why = stability(recipe.split.rule, recipe.split.buffer_km)
+    return {"split_rule": recipe.split.rule, "split_stable": stable, "split_stability": why}
