@@ -14,7 +14,7 @@ from chips.layout import CHIP_COORDINATES, STORE, Layout
 from chips.manifest import MANIFEST, Manifest, ShardEntry, Written, read_manifest
 from chips.metadata import coordinate_values, documents, stored_dtype
 from chips.storage import Storage, open_storage
-from chips.write import JOURNAL, BuildRef, ShardRecord, document_names, is_published, journal, read_document
+from chips.write import JOURNAL, ROOT, BuildRef, ShardRecord, is_published, journal, started_with
 from curate import __version__
 from curate.errors import IncompleteError, OutputError, StoreError
 
@@ -57,7 +57,7 @@ def publish(
     zarr_documents = documents(layout, tuple(sorted({record.epsg for record in records})))
     coordinates = _write_coordinates(storage, layout, records)
     _remove_strays(storage, shards, coordinates, zarr_documents)
-    files = {name: read_document(storage, name) or b"" for name in document_names(storage)} | dict(side_files)
+    files = started_with(storage) | dict(side_files)
     for name, data in sorted(files.items()):
         _check_name(name)
         storage.put(name, data)
@@ -75,7 +75,10 @@ def publish(
     )
     storage.put(MANIFEST, manifest.to_bytes())
     for key, data in zarr_documents.items():
-        storage.put(key, data)
+        if key != ROOT:
+            storage.put(key, data)
+    if not storage.put_first(ROOT, zarr_documents[ROOT]):
+        raise OutputError(storage.url, "another process has published another dataset here meanwhile")
     _remove_journal(storage)
     logger.info("published %d chips", layout.n_chips)
     return manifest

@@ -1,6 +1,7 @@
 """Where a dataset lies: a local folder or object storage, both through obstore, with errors that are sentences.
 
-A put is atomic: obstore writes a local file under another name and renames it, and an object store does so by itself.
+A put is atomic: obstore writes a local file under another name and renames it, and an object store does so by itself,
+also where an object is sent in parts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from curate.errors import OutputError
+from curate.objects import ObjectsError, no_bucket, open_objects, reason
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -25,6 +27,9 @@ _HALF_WRITTEN = re.compile(r"#\d+$")
 # A key below something that is a file, not a folder: obstore has no exception of its own for it.
 _NOT_A_FOLDER = "Not a directory (os error 20)"
 
+# Larger objects are sent in parts, so that a connection that breaks costs a part.
+_PART_BYTES = 16 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -34,13 +39,20 @@ class Storage:
     """Absolute local path, or the URL of an object store; another process opens the same storage by it."""
     store: ObjectStore
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is object storage and no folder."""
+        return "://" in self.url
+
     def get(self, key: str) -> bytes | None:
         """Content of an object, None where there is none."""
         import obstore
 
         try:
             return bytes(obstore.get(self.store, key).bytes())
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if no_bucket(error):
+                raise self.failure(f"{key} cannot be read", error) from error
             return None
         except (obstore.exceptions.BaseError, OSError) as error:
             if _NOT_A_FOLDER in str(error):
@@ -56,7 +68,9 @@ class Storage:
             for piece in obstore.get(self.store, key).stream(min_chunk_size=8 * 2**20):
                 found.update(piece)
                 size += len(piece)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if no_bucket(error):
+                raise self.failure(f"{key} cannot be read", error) from error
             return None
         except (obstore.exceptions.BaseError, OSError) as error:
             raise self.failure(f"{key} cannot be read", error) from error
@@ -67,19 +81,42 @@ class Storage:
         import obstore
 
         try:
-            obstore.put(self.store, key, data)
+            obstore.put(self.store, key, data, chunk_size=_PART_BYTES)
         except (obstore.exceptions.BaseError, OSError) as error:
             raise self.failure(f"{key} cannot be written", error) from error
+
+    def put_first(self, key: str, data: bytes) -> bool:
+        """Write an object of which there must be none; False when another process was quicker with other content.
+
+        In object storage the server decides (``If-None-Match``). In a local folder, and where a server does not know
+        such requests, it is a plain ``put``: a folder has one user, and not every file system can do it.
+        """
+        import obstore
+
+        if not self.is_remote:
+            self.put(key, data)
+            return True
+        try:
+            obstore.put(self.store, key, data, mode="create")
+        except obstore.exceptions.AlreadyExistsError:
+            # Also what is said to a request that was repeated because the answer to the first one got lost.
+            return self.get(key) == data
+        except obstore.exceptions.NotSupportedError:
+            self.put(key, data)
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise self.failure(f"{key} cannot be written", error) from error
+        return True
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Key -> size in bytes of every object below a folder, sorted by key."""
         import obstore
 
         try:
-            found = {meta["path"]: meta["size"] for batch in obstore.list(self.store, prefix or None) for meta in batch}
+            listed = [meta for batch in obstore.list(self.store, prefix or None) for meta in batch]
         except (obstore.exceptions.BaseError, OSError) as error:
             raise self.failure("the folder cannot be listed", error) from error
-        return dict(sorted(found.items()))
+        # No path: what the web consoles leave where somebody made a "folder".
+        return dict(sorted((meta["path"], meta["size"]) for meta in listed if meta["path"]))
 
     def top(self) -> tuple[str, ...]:
         """Names that lie directly in the folder, objects and folders alike, sorted."""
@@ -89,25 +126,35 @@ class Storage:
             found = obstore.list_with_delimiter(self.store)
         except (obstore.exceptions.BaseError, OSError) as error:
             raise self.failure("the folder cannot be listed", error) from error
-        return tuple(sorted([*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]))
+        objects = (meta["path"] for meta in found["objects"] if meta["path"])
+        return tuple(sorted([*found["common_prefixes"], *objects]))
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are not there are no error."""
+        keys = list(keys)
+        # Many with one request, which does not say how far it came where one is missing.
+        if self.is_remote and len(keys) > 1 and self._delete(keys):
+            return
+        for key in keys:
+            self._delete(key)
+
+    def _delete(self, keys: str | list[str]) -> bool:
         import obstore
 
-        for key in keys:
-            try:
-                obstore.delete(self.store, key)
-            except FileNotFoundError:
-                continue
-            except (obstore.exceptions.BaseError, OSError) as error:
-                raise self.failure(f"{key} cannot be removed", error) from error
+        try:
+            obstore.delete(self.store, keys)
+        except FileNotFoundError:
+            return False
+        except (obstore.exceptions.BaseError, OSError) as error:
+            what = keys if isinstance(keys, str) else f"{keys[0]} and others"
+            raise self.failure(f"{what} cannot be removed", error) from error
+        return True
 
     def sweep(self) -> None:
         """Remove what killed writers left half written, and empty folders. Only for when nobody else writes here."""
         root = Path(self.url)
-        if "://" in self.url or not root.is_dir():
-            return  # object storage has no half-written objects
+        if self.is_remote or not root.is_dir():
+            return  # object storage shows no half-written objects
         for folder, _, files in os.walk(root, topdown=False):
             for name in files:
                 if _HALF_WRITTEN.search(name):
@@ -117,15 +164,12 @@ class Storage:
 
     def failure(self, what: str, error: Exception) -> OutputError:
         """The error a user reads when storage refuses: what was tried, why, and what to do."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        # obstore: "Generic LocalFileSystem error: …: No space left on device (os error 28)", then a page for debuggers.
-        why = re.sub(r"^Generic \w+ error: | \(os error \d+\)$", "", lines[0])
-        if "No space left" in why or "quota" in why.lower():
-            advice = "free some space"
-        elif "ermission" in why or "Read-only" in why or "credential" in why.lower():
-            advice = "make it writable or choose another folder"
-        else:
-            advice = "see that the storage can be reached and written"
+        why, advice = reason(error)
+        if not self.is_remote:
+            if "No space left" in why or "quota" in why.lower():
+                advice = "free some space"
+            elif "ermission" in why or "Read-only" in why:
+                advice = "make it writable or choose another folder"
         return OutputError(self.url, f"{what}: {why}. Please {advice}, then run the same command again")
 
 
@@ -133,11 +177,12 @@ def open_storage(url: str | Path, *, create: bool = False) -> Storage:
     """Storage of a local folder or of a URL such as ``s3://bucket/dataset``.
 
     Args:
-        url: Path, or a URL that obstore knows; credentials come from the environment as its documentation says.
+        url: Path, ``file://``, or an address in object storage (``curate.objects``).
         create: Make the local folder when it is missing.
 
     Raises:
-        OutputError: The folder is missing, is a file, or cannot be made.
+        OutputError: The folder is missing, is a file, or cannot be made; or there is no such storage, or no credentials
+            for it.
     """
     text = str(url)
     if text.startswith("file://"):
@@ -163,11 +208,8 @@ def _local(path: Path, *, create: bool) -> Storage:
 
 
 def _remote(url: str) -> Storage:
-    import obstore
-    from obstore.store import from_url
-
+    url = url.rstrip("/") if urlsplit(url).netloc else url
     try:
-        return Storage(url.rstrip("/"), from_url(url))
-    except (obstore.exceptions.BaseError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OutputError(url, f"this is no folder and no storage URL we can open: {reason}") from error
+        return Storage(url, open_objects(url))
+    except ObjectsError as error:
+        raise OutputError(url, str(error)) from error

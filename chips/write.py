@@ -92,11 +92,13 @@ def start_build(
     found = open_build(storage)
     if found is None:
         _refuse_foreign(storage)
-        storage.delete(storage.sizes(JOURNAL))  # of a start that was killed before build.json
         given = dict(sorted((documents or {}).items()))
-        for name, data in given.items():
-            storage.put(f"{JOURNAL}/documents/{name}", data)
-        storage.put(BUILD, _build_json(build, given))
+        for data in given.values():
+            storage.put(_document_key(hashlib.sha256(data).hexdigest()), data)
+        if not storage.put_first(BUILD, _build_json(build, given)):
+            raise OutputError(
+                storage.url, "another process has begun another build here this moment; run the same command again"
+            )
         logger.info("started a build of %d chips in %d shards", layout.n_chips, layout.n_shards)
         return build
     if found.fingerprint != fingerprint:
@@ -142,13 +144,37 @@ def is_published(storage: Storage) -> bool:
 
 def read_document(storage: Storage, name: str) -> bytes | None:
     """A document the build was started with, unfinished or published; None where there is none."""
-    return storage.get(name if is_published(storage) else f"{JOURNAL}/documents/{name}")
+    if is_published(storage):
+        return storage.get(name)
+    digest = _begun_with(storage).get(name)
+    return None if digest is None else storage.get(_document_key(digest))
 
 
-def document_names(storage: Storage) -> tuple[str, ...]:
-    """Names of the documents an unfinished build was started with."""
-    folder = f"{JOURNAL}/documents"
-    return tuple(key.removeprefix(f"{folder}/") for key in storage.sizes(folder))
+def started_with(storage: Storage) -> dict[str, bytes]:
+    """All documents an unfinished build was started with, by name.
+
+    Raises:
+        OutputError: They are gone, because another process finished or removed the build meanwhile.
+    """
+    found = {name: storage.get(_document_key(digest)) for name, digest in _begun_with(storage).items()}
+    kept = {name: data for name, data in found.items() if data is not None}
+    if kept.keys() != found.keys() or storage.get(BUILD) is None:
+        raise OutputError(storage.url, "its journal is gone: another process has finished or removed this build")
+    return kept
+
+
+def _begun_with(storage: Storage) -> dict[str, str]:
+    """Name -> SHA-256 of the documents of an unfinished build."""
+    data = storage.get(BUILD)
+    try:
+        return {} if data is None else dict(json.loads(data)["documents"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(storage.url, f"{BUILD} cannot be read: {error}; remove the folder and start again") from error
+
+
+def _document_key(digest: str) -> str:
+    # By content: of two processes that begin at once, the slower one must not write over what the other goes by.
+    return f"{JOURNAL}/documents/{digest}"
 
 
 def write_shard(

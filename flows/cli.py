@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -172,6 +172,38 @@ def info(options: dict[str, Any], dataset: str, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("dataset")
+@click.option("--to", type=click.Choice(["geotiff", "webdataset", "coco"]), required=True, help="The format.")
+@click.option("--out", help="Local folder to write to. Default: the dataset's name with the format's.")
+@click.option(
+    "--split", "splits", multiple=True, help="Only this split; may be given again. Default: train, val, test."
+)
+@click.option(
+    "--group", "groups", multiple=True, help="Only this source, or 'label'; may be given again. Default: all."
+)
+@click.option("--cog", is_flag=True, help="GeoTIFF: cloud-optimised.")
+@click.option("--label", help="COCO: the variable with the instances, where there are several.")
+@click.pass_obj
+def export(
+    options: dict[str, Any],
+    dataset: str,
+    to: Literal["geotiff", "webdataset", "coco"],
+    out: str | None,
+    splits: tuple[str, ...],
+    groups: tuple[str, ...],
+    cog: bool,
+    label: str | None,
+) -> None:
+    """Write a dataset as GeoTIFF chips, WebDataset archives or COCO annotations. Run it again to continue."""
+    with _session(options) as console:
+        from flows.steps import export as export_dataset
+        from publish.export import ExportSpec
+
+        spec = ExportSpec(to=to, splits=splits, groups=groups, cog=cog, label=label)
+        click.echo(export_dataset(dataset, spec, out, console))
+
+
+@main.command()
 @click.argument("path", default="recipe.yaml")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @click.pass_obj
@@ -260,6 +292,8 @@ def demo(options: dict[str, Any], out: str) -> None:
     with _session(options) as console:
         from flows.demo import demo_request, how_to_open
 
+        if "://" in out:
+            raise OutputError(out, "the demo simulates a world of files, which needs a folder on a disk")
         request = demo_request(Path(out), console)
         _build(request, console, False)
         click.echo(how_to_open(request.out))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chips.write import BuildRef
     from flows.forecast import Forecast
     from flows.plan import Plan
+    from publish.export import ExportSpec
     from recipes.recipe import Recipe
     from tiling.aoi import Aoi
 
@@ -107,7 +108,7 @@ def _exists(value: str) -> bool:
 
 
 def _absolute_out(out: str) -> str:
-    return out if "://" in out else str(Path(out).absolute())
+    return out.rstrip("/") if "://" in out else str(Path(out).absolute())
 
 
 def _open(request: Request) -> tuple[Recipe, Aoi]:
@@ -333,7 +334,7 @@ def finish(prepared: Prepared, console: Console) -> None:
     from chips.index import COVERAGE, INDEX, index_bytes
     from chips.publish import publish
     from chips.storage import open_storage
-    from chips.write import document_names, journal, read_document
+    from chips.write import journal, started_with
     from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
     from flows.describing import descriptions
@@ -353,8 +354,7 @@ def finish(prepared: Prepared, console: Console) -> None:
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
         if (found := region_coverage(plan.requests, records)) is not None:
             files[COVERAGE] = found
-        begun = {name: read_document(storage, name) or b"" for name in document_names(storage)}
-        files |= descriptions(plan, plan.layout.trimmed(steps), begun | files)
+        files |= descriptions(plan, plan.layout.trimmed(steps), started_with(storage) | files)
         publish(prepared.build, records, files, trim=steps)
 
 
@@ -377,6 +377,23 @@ def check(dataset: str, console: Console) -> CheckReport:
             told = done
 
         return check_store(storage, promises=promises(*_wish(storage), storage.get(DRAWN)), on_progress=progress)
+
+
+def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) -> str:
+    """Write a dataset as another format, or continue where that stopped; a sentence about what came of it."""
+    from publish.export import open_source, open_target, writer_of
+    from publish.opened import open_published
+
+    source = open_source(open_published(_absolute_out(dataset)), spec)
+    folder = out or f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{spec.to}"
+    target = open_target(_absolute_out(folder), source)
+    with console.stage(f"writing {spec.to}", total=len(source.chips)) as stage:
+        for done in writer_of(spec.to)(source, target):
+            stage.advance(done)
+        target.finish(source)
+    told = f"{folder}: {target.written} files of {len(source.chips)} chips written"
+    told += f", {target.kept} were there" if target.kept else ""
+    return told + (f"; {source.left_out} chips have no pixels and were left out" if source.left_out else "")
 
 
 def info(dataset: str) -> Info:

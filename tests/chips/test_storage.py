@@ -96,7 +96,9 @@ def test_what_the_storage_refuses_becomes_a_sentence(
 
 
 def test_an_address_we_do_not_know_is_told() -> None:
-    with pytest.raises(OutputError, match="no storage URL we can open"):
+    with pytest.raises(
+        OutputError, match="gopher:// is no storage that can be opened here; known are s3://, gs:// and az://"
+    ):
         open_storage("gopher://somewhere/out")
 
 

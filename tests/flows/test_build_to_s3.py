@@ -1,0 +1,136 @@
+"""A dataset built into object storage: the bytes of a local one, also after a kill, and read as others read it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+import xarray as xr
+import zarr
+from obstore.store import HTTPStore, ObjectStore, S3Store
+
+from chips.storage import Storage, open_storage
+from simulate.write import World
+
+COMMAND = Path(sys.executable).with_name("curate")
+
+
+def content(storage: Storage) -> dict[str, bytes | None]:
+    return {key: storage.get(key) for key in storage.sizes()}
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def opens(store: ObjectStore) -> bool:
+    for group in ("", "/s2", "/s1", "/dem", "/label"):
+        try:
+            zarr.open_group(zarr.storage.ObjectStore(store, read_only=True), path=f"chips.zarr{group}", mode="r")
+        except (FileNotFoundError, KeyError):
+            continue
+        return True
+    return False
+
+
+def test_a_killed_build_in_object_storage_does_not_open_and_continues_to_the_bytes_of_a_local_one(
+    bucket: str, world: World, world_recipe: Path, dataset: Path, tmp_path: Path
+) -> None:
+    out = f"{bucket}/team/small world"
+    storage = open_storage(out)
+    arguments = ["build", "--aoi", str(world.region), "--recipe", str(world_recipe), "--out", out]
+
+    def start() -> subprocess.Popen[str]:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([str(COMMAND), *arguments], cwd=tmp_path, **pipes)
+
+    process = start()
+    while process.poll() is None and len(storage.sizes(".curate/shards")) < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    kept = len(storage.sizes(".curate/shards"))
+    assert kept >= 2
+    assert not opens(storage.store)
+    assert f"unfinished build: {kept} of" in run("info", out)
+
+    again = start()
+    _, said = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert f"{kept} of " in said, "the shards that were there are told and kept"
+    assert content(storage) == content_of(dataset)
+    assert opens(storage.store)
+    assert "is built already" in run(*arguments)
+    assert "the dataset is as promised" in run("check", out)
+    assert f"{out}: dataset of" in run("info", f"{out}/")
+    assert list(tmp_path.iterdir()) == [], "nothing is left on the disk of whoever built it"
+    secrets = [os.environ[name] for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL")]
+    for data in content(storage).values():
+        assert data is not None
+        assert not any(secret.encode() in data for secret in secrets)
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def uploaded(bucket: str, dataset: Path) -> str:
+    """The dataset copied to a bucket by a tool that is not ours, for everybody to read."""
+    public: Any = {"allow_http": True, "default_headers": {"x-amz-acl": "public-read"}}
+    store = S3Store.from_url(bucket, client_options=public)
+    for name, data in content_of(dataset).items():
+        obstore.put(store, f"set/{name}", data)
+    return f"{bucket}/set"
+
+
+@pytest.mark.parametrize("how", ["s3", "http"])
+def test_others_read_it_with_zarr_and_xarray_alone(uploaded: str, how: str, dataset: Path, s3_server: str) -> None:
+    store: Any
+    if how == "s3":
+        store = S3Store.from_url(f"{uploaded}/chips.zarr", client_options={"allow_http": True})
+    else:  # a public bucket is a web server that cannot list
+        address = f"{s3_server}/{uploaded.removeprefix('s3://')}/chips.zarr"
+        store = HTTPStore.from_url(address, client_options={"allow_http": True})
+    reader = zarr.storage.ObjectStore(store, read_only=True)
+    for group in ("s2", "s1", "dem", "label"):
+        ours = xr.open_zarr(dataset / "chips.zarr", group=group, chunks=None)
+        theirs = xr.open_zarr(reader, group=group, chunks=None)
+        xr.testing.assert_identical(theirs.load(), ours.load())
+    root = zarr.open_group(reader, mode="r")
+    assert isinstance(array := root["s2/reflectance"], zarr.Array)
+    assert array.shape[0] == ours.sizes["chip"]
+
+
+def test_a_dataset_that_was_copied_is_as_promised(uploaded: str) -> None:
+    assert "the dataset is as promised" in run("check", uploaded)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "", "AWS_ACCESS_KEY_ID": ""}, "no credentials were found; set AWS_ACCESS_KEY_ID"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "cannot be reached. Please check the network"),
+        ({"OUT": "s3://no-such-bucket-here/x"}, "there is no such bucket. Please create it, or correct its name"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence_and_no_pixel_is_read_before(
+    bucket: str, world: World, world_recipe: Path, setting: dict[str, str], told: str
+) -> None:
+    out = setting.get("OUT", f"{bucket}/x")
+    arguments = ["build", "--aoi", str(world.region), "--recipe", str(world_recipe), "--out", out]
+    environment = {**os.environ, **setting}
+    done = subprocess.run(
+        [str(COMMAND), *arguments], capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
