@@ -6,7 +6,9 @@ Objects are read once each, hashed and decoded in the same go, so memory is boun
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from chips.index import INDEX, read_index
 from chips.layout import CHIP_COORDINATES, STORE, Layout, Variable
-from chips.manifest import MANIFEST, Manifest, Written, read_manifest
+from chips.manifest import MANIFEST, STATISTICS, Manifest, Written, read_manifest
 from chips.metadata import DOCUMENT, chunks, documents, shape_of
 from chips.storage import Storage
 from chips.write import JOURNAL, is_published, journal, open_build
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from chips.statistics import Statistics
+
 SHOWN = 10
 """Problems of one kind that are named one by one; the rest is counted."""
 
@@ -34,6 +38,9 @@ TOLERANCE = 1e-5
 
 # Variables whose share of pixels above 0 is the `clear` of the same chip and date.
 CLEAR_FROM = ("count", "clear_mask")
+
+SHORT_TEXT = 60
+"""Characters shown of a value that differs."""
 
 # Neighbours share an edge bit for bit in metres; in degrees the two outlines may overlap by rounding.
 OVERLAP_SHARE = 1e-3
@@ -77,13 +84,17 @@ def check(
     problems += _check_small_objects(storage, manifest)
     table = _read_table(storage, problems)
     seen = _Seen(manifest.layout, _label_names(table))
-    problems += _read_pixels(storage, manifest, seen, on_progress)
+    recount = _Recount.of(manifest, table)
+    problems += _read_pixels(storage, manifest, seen, recount, on_progress)
     problems += _check_arrays(storage, manifest.layout)
     if table is not None:
         problems += _check_coordinates(storage, manifest, table)
         if len(table) == manifest.layout.n_chips:
             problems += _check_pixels(manifest.layout, seen, table)
         problems += _check_overlaps(table)
+        # What could not be read is told already; the numbers that lack it need not be.
+        if recount is not None and recount.objects == sum(len(shard.objects) for shard in manifest.shards):
+            problems += _check_statistics(storage, manifest.layout, recount.found, table)
         for promise in promises:
             problems += promise(table)
     return CheckReport(tuple(problems), _facts(manifest, table))
@@ -154,6 +165,102 @@ class _Seen:
                 self.classes[variable.name][chip] = found
 
 
+class _Recount:
+    """The statistics of a dataset, counted again shard by shard from what is stored."""
+
+    def __init__(self, layout: Layout, splits: Sequence[str]) -> None:
+        from chips.statistics import Statistics
+
+        self.layout, self.splits = layout, splits
+        self.found = Statistics()
+        self.objects = 0
+        """Objects that were taken in."""
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, manifest: Manifest, table: geopandas.GeoDataFrame | None) -> _Recount | None:
+        """None where there are no statistics to compare with, or no index that tells the splits."""
+        listed = any(written.key == STATISTICS for written in manifest.files)
+        if not listed or table is None or len(table) != manifest.layout.n_chips:
+            return None
+        return cls(manifest.layout.padded(), table["split"].tolist())
+
+    def is_first(self, variable: Variable) -> bool:
+        """Whether a variable decides which pixels of others count, and so must be read before them."""
+        from chips.statistics import MASKS
+
+        return variable.name == "acquired" or variable.name in MASKS
+
+    def begin(self, chips: range) -> None:
+        """Make room for what decides about the chips of one shard."""
+        import numpy as np
+
+        self.chips = chips
+        # What is not stored is void: no date, nothing clear.
+        self.first = {
+            variable.key: np.full((len(chips), *variable.shape), variable.stored_fill, variable.stored_dtype)
+            for variable in self.layout.variables
+            if self.is_first(variable)
+        }
+
+    def decide(self) -> None:
+        """What was added of this shard so far decides which pixels count."""
+        from chips.statistics import Counter
+
+        self.counter = Counter(
+            self.layout,
+            self.found,
+            [self.splits[chip] for chip in self.chips],
+            {group: array for (group, name), array in self.first.items() if name == "acquired"},
+            {group: array for (group, name), array in self.first.items() if name != "acquired"},
+        )
+
+    def add(self, variable: Variable, where: tuple[slice, ...], block: npt.NDArray[Any]) -> None:
+        """Take in the values of one object."""
+        chips = slice(where[0].start - self.chips.start, where[0].stop - self.chips.start)
+        if self.is_first(variable):
+            self.first[variable.key][(chips, *where[1:])] = block
+        else:
+            self.counter.count(variable, chips, where[1] if len(where) > 1 else slice(0, 1), block)
+        with self._lock:
+            self.objects += 1
+
+
+def _check_statistics(
+    storage: Storage, layout: Layout, found: Statistics, table: geopandas.GeoDataFrame
+) -> Iterator[str]:
+    """``statistics.json`` is what the pixels and the index say, to the last byte."""
+    from chips.statistics import dates_of_index, statistics_bytes
+
+    told = storage.get(STATISTICS)
+    if told is None:
+        return  # told by the listing
+    wanted = statistics_bytes(layout, found, dates_of_index(layout, table))
+    if told != wanted:
+        yield from _some(_differences(json.loads(wanted), _read_json(told), STATISTICS))
+
+
+def _read_json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def _differences(wanted: Any, told: Any, where: str) -> list[str]:
+    """Where two JSON values differ, a sentence each."""
+    if isinstance(wanted, dict) and isinstance(told, dict):
+        keys = sorted({*wanted, *told})
+        found = [_differences(wanted.get(key), told.get(key), f"{where}: {key}") for key in keys]
+        return [sentence for sentences in found for sentence in sentences]
+    return [] if wanted == told else [f"{where} is {_short(told)}, the pixels say {_short(wanted)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHORT_TEXT else f"{text[:SHORT_TEXT]} …"
+
+
 def _unpublished(storage: Storage) -> str:
     try:
         build = open_build(storage)
@@ -211,7 +318,11 @@ def _checksum(storage: Storage, written: Written) -> str | None:
 
 
 def _read_pixels(
-    storage: Storage, manifest: Manifest, seen: _Seen, on_progress: Callable[[int, int], None] | None
+    storage: Storage,
+    manifest: Manifest,
+    seen: _Seen,
+    recount: _Recount | None,
+    on_progress: Callable[[int, int], None] | None,
 ) -> list[str]:
     """Hash and decode every object of every shard, shard by shard; problems found on the way."""
     # Read as the shards were written: with the padded time axis, so that what trimming hides is seen too.
@@ -223,17 +334,27 @@ def _read_pixels(
     problems = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for shard in manifest.shards:
-            tasks = [
-                pool.submit(_read_object, storage, written, variables, layout, zarr_documents, seen)
-                for written in shard.objects
-            ]
-            for task in tasks:
-                problem = task.result()
-                if problem:
-                    problems.append(f"shard {shard.ordinal}: {problem}")
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, total)
+            groups: list[list[Written]] = [list(shard.objects)]
+            if recount is not None:
+                recount.begin(layout.chips_of(shard.ordinal))
+                groups = [[], []]
+                for written in shard.objects:
+                    variable = variables.get(written.key.partition("/c/")[0])
+                    groups[0 if variable is not None and recount.is_first(variable) else 1].append(written)
+            for number, objects in enumerate(groups):
+                if recount is not None and number == 1:
+                    recount.decide()
+                tasks = [
+                    pool.submit(_read_object, storage, written, variables, layout, zarr_documents, seen, recount)
+                    for written in objects
+                ]
+                for task in tasks:
+                    problem = task.result()
+                    if problem:
+                        problems.append(f"shard {shard.ordinal}: {problem}")
+                    done += 1
+                    if on_progress is not None:
+                        on_progress(done, total)
     return list(_some(problems))
 
 
@@ -244,6 +365,7 @@ def _read_object(
     layout: Layout,
     zarr_documents: Mapping[str, bytes],
     seen: _Seen,
+    recount: _Recount | None,
 ) -> str | None:
     import numpy as np
     import zarr
@@ -269,6 +391,8 @@ def _read_object(
     except (ValueError, RuntimeError, OSError) as error:
         return f"{written.key} cannot be decoded: {error}"
     seen.add(variable, where, np.asarray(block))
+    if recount is not None:
+        recount.add(variable, where, np.asarray(block))
     return None
 
 
@@ -479,6 +603,8 @@ def _facts(manifest: Manifest, table: geopandas.GeoDataFrame | None) -> dict[str
         "objects": len(objects),
         "bytes": sum(written.size for written in objects),
     }
+    if not any(written.key == STATISTICS for written in manifest.files):
+        facts["statistics"] = f"none: this dataset is older than {STATISTICS}, or was published without it"
     if table is not None:
         facts["splits"] = {str(name): int(count) for name, count in table["split"].value_counts().sort_index().items()}
         facts["status"] = {str(name): int(count) for name, count in table["status"].value_counts().sort_index().items()}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from chips.index import COVERAGE, INDEX, ChipRecord, read_table
 from chips.layout import LAYOUT_VERSION, STORE, Layout
-from chips.manifest import Manifest, Written, read_manifest
+from chips.manifest import STATISTICS, Manifest, Written, read_manifest
 from chips.metadata import shape_of
 from chips.storage import Storage
 from chips.write import journal, open_build
@@ -66,6 +66,9 @@ class Info:
     sources: Mapping[str, SourceInfo]
     coverage: Mapping[str, Mapping[str, Any]]
     """How much of the region is seen, by source, where the recipe asks for it; of a published dataset."""
+    statistics: Mapping[str, Any] | None
+    """The main numbers of ``statistics.json``: mean and standard deviation by source and band, and shares of classes
+    by label, both of the training split. None for an unfinished build, and for a dataset that has none."""
     files: Mapping[str, int]
     """Files beside the store and their sizes."""
     stored_bytes: int
@@ -163,18 +166,39 @@ def _info(
         status=counts.status,
         reasons=counts.reasons,
         sources=counts.sources,
-        coverage=_coverage(storage) if manifest is not None else {},
+        coverage=_json(storage, COVERAGE) or {} if manifest is not None else {},
+        statistics=_main_numbers(storage) if manifest is not None else None,
         files={} if manifest is None else {written.key: written.size for written in manifest.files},
         stored_bytes=stored.total() if manifest is None else sum(w.size for w in manifest.objects().values()),
     )
 
 
-def _coverage(storage: Storage) -> dict[str, Any]:
-    data = storage.get(COVERAGE)
+def _json(storage: Storage, name: str) -> dict[str, Any] | None:
+    data = storage.get(name)
     try:
-        return {} if data is None else dict(json.loads(data))
+        return None if data is None else dict(json.loads(data))
     except ValueError as error:
-        raise StoreError(storage.url, f"{COVERAGE} is not JSON, or is damaged: {error}") from error
+        raise StoreError(storage.url, f"{name} is not JSON, or is damaged: {error}") from error
+
+
+def _main_numbers(storage: Storage) -> dict[str, Any] | None:
+    found = _json(storage, STATISTICS)
+    if found is None:
+        return None
+    try:
+        bands = {
+            group: {name: {key: band[key] for key in ("mean", "std", "units")} for name, band in bands.items()}
+            for group, bands in found["normalisation"].items()
+        }
+        labels = {}
+        for name, label in found["labels"].items():
+            classes = label["splits"].get("train", {}).get("classes", {})
+            shares = {told["name"] or code: told["share"] for code, told in classes.items() if told["share"]}
+            if shares:
+                labels[name] = dict(sorted(shares.items(), key=lambda pair: -pair[1]))
+        return {"bands": bands, "classes": labels}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(storage.url, f"{STATISTICS} is of another release, or is damaged: {error!r}") from error
 
 
 def _of_records(records: list[ChipRecord]) -> _Counts:

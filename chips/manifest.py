@@ -12,6 +12,8 @@ from chips.storage import Storage
 from curate.errors import StoreError
 
 MANIFEST = "manifest.json"
+STATISTICS = "statistics.json"
+"""What the numbers say (``chips.statistics``), which datasets of older releases lack."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

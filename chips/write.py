@@ -22,10 +22,12 @@ from chips.manifest import MANIFEST, Written, written_from
 from chips.metadata import DOCUMENT, chunks
 from chips.storage import Storage, open_storage
 from curate import __version__
-from curate.errors import OutputError
+from curate.errors import OutputError, StoreError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from chips.statistics import Counter, Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ class ShardRecord:
     chips: tuple[ChipRecord, ...]
     objects: tuple[Written, ...]
     """Sorted by key; values that are all void are not stored."""
+    statistics: Written
+    """What its numbers say (``chips.statistics``), kept with the journal until all shards are merged."""
 
     @property
     def stored_bytes(self) -> int:
@@ -197,16 +201,29 @@ def write_shard(
         ValueError: The arrays do not fit the layout.
         OutputError: The storage refuses: full, gone, not writable.
     """
+    from chips.statistics import MASKS, Counter, Statistics
+
     _check_shard(build.layout, ordinal, start, arrays, records)
     storage = open_storage(build.url)
+    found = Statistics()
+    counter = Counter(
+        build.layout,
+        found,
+        [record.split for record in records],
+        {group: array for (group, name), array in arrays.items() if name == "acquired"},
+        {group: array for (group, name), array in arrays.items() if name in MASKS},
+    )
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _OBJECTS_AT_ONCE)) as pool:
         tasks = [
-            pool.submit(_write_object, storage, variable, build.layout, where, start, arrays[variable.key])
+            pool.submit(_write_object, storage, variable, build.layout, where, start, arrays[variable.key], counter)
             for variable in build.layout.variables
             for where in _objects(variable, build.layout, len(records))
         ]
         objects = [written for task in tasks if (written := task.result()) is not None]
-    shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(objects)))
+    data = found.to_bytes()
+    told = Written(_statistics_key(ordinal), len(data), hashlib.sha256(data).hexdigest())
+    storage.put(told.key, data)
+    shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(objects)), told)
     storage.put(_line_key(ordinal), _line_json(build, shard))
     logger.debug("wrote shard %d: %d chips, %d bytes", ordinal, len(records), shard.stored_bytes)
     return shard
@@ -228,7 +245,7 @@ def finished_shards(build: BuildRef, *, verify: bool = True) -> set[int]:
         return storage.digest(written.key) == (written.size, written.sha256)
 
     with ThreadPoolExecutor(4) as pool:
-        good = {shard.ordinal: pool.map(intact, shard.objects) for shard in lines}
+        good = {shard.ordinal: pool.map(intact, (*shard.objects, shard.statistics)) for shard in lines}
         return {ordinal for ordinal, answers in good.items() if all(answers)}
 
 
@@ -243,6 +260,28 @@ def journal(build: BuildRef) -> Iterator[ShardRecord]:
                 logger.warning("%s in %s is damaged: its shard will be built again", key, build.url)
             else:
                 yield shard
+
+
+def merged_statistics(build: BuildRef) -> Statistics:
+    """What the numbers of all finished shards say together; the same bytes in whatever order they were built.
+
+    Raises:
+        StoreError: The counts of a shard are gone or damaged.
+    """
+    from chips.statistics import Statistics
+
+    storage = open_storage(build.url)
+    found = Statistics()
+    for shard in journal(build):
+        data = storage.get(shard.statistics.key)
+        if data is None or hashlib.sha256(data).hexdigest() != shard.statistics.sha256:
+            raise StoreError(
+                build.url,
+                f"{shard.statistics.key} is {'gone' if data is None else 'damaged'}; run the same command again, and "
+                f"shard {shard.ordinal} is built anew",
+            )
+        found.add_bytes(data, build.layout)
+    return found
 
 
 def _refuse_foreign(storage: Storage) -> None:
@@ -269,6 +308,10 @@ def _line_key(ordinal: int) -> str:
     return f"{JOURNAL}/shards/{ordinal:06d}.json"
 
 
+def _statistics_key(ordinal: int) -> str:
+    return f"{JOURNAL}/statistics/{ordinal:06d}.bin"
+
+
 def _line_json(build: BuildRef, shard: ShardRecord) -> bytes:
     line = {
         "fingerprint": build.fingerprint,
@@ -276,6 +319,7 @@ def _line_json(build: BuildRef, shard: ShardRecord) -> bytes:
         "start": shard.start,
         "objects": [written.to_json() for written in shard.objects],
         "chips": [record.to_json() for record in shard.chips],
+        "statistics": shard.statistics.to_json(),
     }
     return canonical({"line": line, "sha256": hashlib.sha256(canonical(line)).hexdigest()})
 
@@ -287,7 +331,8 @@ def _read_line(build: BuildRef, data: bytes) -> ShardRecord | None:
         if found["sha256"] != hashlib.sha256(canonical(line)).hexdigest() or line["fingerprint"] != build.fingerprint:
             return None
         chips = tuple(ChipRecord.from_json(chip) for chip in line["chips"])
-        return ShardRecord(line["ordinal"], line["start"], chips, written_from(line["objects"]))
+        (statistics,) = written_from([line["statistics"]])
+        return ShardRecord(line["ordinal"], line["start"], chips, written_from(line["objects"]), statistics)
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -339,10 +384,13 @@ def _write_object(
     where: tuple[slice, ...],
     start: int,
     array: npt.NDArray[Any],
+    counter: Counter,
 ) -> Written | None:
-    """Encode and put one object; None where all of it is void, and then an object of an earlier attempt goes."""
+    """Count, encode and put one object; not put where all of it is void, and then one of an earlier attempt goes."""
     inner, shape = chunks(variable, layout)
     block = array[where].view(variable.stored_dtype)
+    steps = where[1] if len(where) > 1 else slice(0, variable.shape[0] if variable.shape else 1)
+    counter.count(variable, where[0], steps, block)
     if variable.spatial:
         data = encode_shard(block, inner, shape, variable.stored_fill)
     else:

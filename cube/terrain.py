@@ -270,7 +270,7 @@ def _tpi(z: npt.NDArray[np.float32], radius: float, reach: int, out: npt.NDArray
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    attrs: dict[str, str]
+    attrs: dict[str, Any]
     formula: Callable[[_Nine, float], Any]
 
 
@@ -286,6 +286,7 @@ MEASURES: dict[str, _Measure] = {
         {
             "long_name": "aspect",
             "units": "degree",
+            "period": 360,
             "comment": f"direction downhill, clockwise from grid north; {FLAT:g} on level ground; {_HORN}",
         },
         _aspect,

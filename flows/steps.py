@@ -332,9 +332,11 @@ def finish(prepared: Prepared, console: Console) -> None:
     """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
     from catalog.lock import with_shifts as scenes_with_shifts
     from chips.index import COVERAGE, INDEX, index_bytes
+    from chips.manifest import STATISTICS
     from chips.publish import publish
+    from chips.statistics import chip_dates, statistics_bytes
     from chips.storage import open_storage
-    from chips.write import journal, started_with
+    from chips.write import journal, merged_statistics, started_with
     from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
     from flows.describing import descriptions
@@ -354,6 +356,8 @@ def finish(prepared: Prepared, console: Console) -> None:
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
         if (found := region_coverage(plan.requests, records)) is not None:
             files[COVERAGE] = found
+        counts = merged_statistics(prepared.build)
+        files[STATISTICS] = statistics_bytes(prepared.build.layout, counts, map(chip_dates, records))
         files |= descriptions(plan, plan.layout.trimmed(steps), started_with(storage) | files)
         publish(prepared.build, records, files, trim=steps)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tiling.split import BUFFER, SPLITS
 
 if TYPE_CHECKING:
     from chips.info import Info
+
+
+SHOWN = 6
+"""Bands and classes that are named; files have the others."""
 
 
 def human(size: float) -> str:
@@ -38,6 +42,28 @@ def _covered(found: Mapping[str, Any]) -> str:
     )
 
 
+def _numbers(info: Info) -> list[str]:
+    """Mean ± standard deviation of each band and the commonest classes, of the training split."""
+    if info.state == "unfinished":
+        return []
+    if info.statistics is None:
+        return ["  numbers  unknown: there is no statistics.json, the dataset was published without it"]
+    bands: Mapping[str, Mapping[str, Any]] = info.statistics["bands"]
+    lines = []
+    for group, found in bands.items():
+        if told := [f"{name} {band['mean']:.3g} ± {band['std']:.2g}" for name, band in found.items()]:
+            lines.append(f"  {group:<8} train: {_first(told)}")
+    classes: Mapping[str, Mapping[str, float]] = info.statistics["classes"]
+    for label, shares in classes.items():
+        lines.append(f"  {label:<8} train: {_first([f'{name} {share:.1%}' for name, share in shares.items()])}")
+    return lines
+
+
+def _first(told: Sequence[str]) -> str:
+    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return ", ".join(told[:SHOWN]) + more
+
+
 def describe(info: Info) -> str:
     """What lies in a folder: state, chips, arrays, sources, size."""
     lines = [f"{info.url}: {info.summary}"]
@@ -58,6 +84,7 @@ def describe(info: Info) -> str:
             lines.append(f"  {name:<8} {source.scenes} scenes")
     for name, found in info.coverage.items():
         lines.append(f"  {name:<8} {_covered(found)}")
+    lines += _numbers(info)
     ratio = f", {info.ratio:.1f} times less than raw" if info.ratio else ""
     lines.append(f"  size     {human(info.stored_bytes)}{ratio}; curate {info.curate or '(unpublished)'}")
     return "\n".join(lines)
