@@ -137,10 +137,16 @@ class ChipRecord:
     labels: Mapping[str, LabelRecord] = field(default_factory=dict, hash=False)
     fold: int | None = None
     """Fold of a split by folds, from 1, 0 where the chip is left out; None where the rule has no folds."""
+    sampled_by: str = ""
+    """Why this chip was taken; an empty string where all chips of the area are."""
+    sample_weight: float | None = None
+    """How many chips of the area it stands for; None where that has no meaning."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back to an equal record."""
+        sampled = {"sampled_by": self.sampled_by, "sample_weight": self.sample_weight}
         return {
+            **(sampled if self.sampled_by else {}),
             "chip": self.chip,
             "shard": int(self.shard),
             "split": str(self.split),
@@ -209,7 +215,8 @@ class ChipRecord:
 def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geometry]) -> bytes:
     """The index as GeoParquet 1.1: row i is chip i of the store. Equal records give equal bytes.
 
-    Beside the plain fields there are ``fold`` where splits have folds, and for a source ``s2`` the columns
+    Beside the plain fields there are ``fold`` where splits have folds, ``sampled_by`` and ``sample_weight`` where only
+    some chips of an area were taken, and for a source ``s2`` the columns
     ``s2_clear``, ``s2_dates`` (list of UTC times), ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates),
     where there is any ``s2_placed`` (map scene -> how), the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition
     -> pixels), and where shifts were measured ``s2_shift_m``, ``s2_shift_left_m`` (undone), ``s2_shift_dates`` and
@@ -234,6 +241,9 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
     }
     if any(record.fold is not None for record in records):
         columns["fold"] = pa.array([record.fold for record in records], pa.int32())
+    if any(record.sampled_by for record in records):
+        columns["sampled_by"] = pa.array([record.sampled_by for record in records], pa.string())
+        columns["sample_weight"] = pa.array([record.sample_weight for record in records], pa.float64())
     for name in _names(record.sources for record in records):
         sources = [record.sources.get(name) for record in records]
         columns |= {

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from flows.sampling import Sampling, sampling_lines
 from flows.words import human, split_shares
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Forecast:
     """Of all arrays before compression, with every date that a chip may have."""
     stored_bytes: int
     """Rough guess of what they take when compressed."""
+    sampling: dict[str, Any] | None = None
+    """Chips to choose from and chips taken, by step and group; None where all are taken."""
 
     @classmethod
     def of(cls, plan: Plan, out: str) -> Forecast:
@@ -80,6 +83,7 @@ class Forecast:
             labels=list(plan.recipe.labels),
             raw_bytes=raw,
             stored_bytes=round(raw / ZSTD_RATIO),
+            sampling=None if plan.sampling is None else dict(Sampling.from_bytes(plan.sampling).summary),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ class Forecast:
         lines = [
             f"{self.name} → {self.out}",
             f"  chips    {self.chips} of {self.chip}, in EPSG {', '.join(f'{e} ({n})' for e, n in self.zones.items())}",
+            *(f"  sample   {line}" for line in sampling_lines(self.sampling)),
             f"  splits   {split_shares(self.splits)}",
             f"  shards   {self.shards} of up to {self.chips_a_shard} chips",
         ]

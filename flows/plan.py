@@ -32,6 +32,7 @@ from curate.errors import AoiError, CatalogError, RecipeError
 from flows.alignment import moved
 from flows.console import Console
 from flows.labelling import PREFIX, Labels, bytes_per_chip, layout_of, open_labels
+from flows.sampling import taken_by
 from flows.splits import attributes, draw, frozen
 from labels.spec import ProductLabel
 from recipes.recipe import Recipe, SourceSpec
@@ -69,6 +70,8 @@ class Area:
     """train, val, test or buffer."""
     fold: npt.NDArray[np.int64] | None = None
     """Fold from 1, 0 where left out; None for rules without folds."""
+    sampling: bytes | None = None
+    """Which of all chips these are and why, as it is stored; None when they are all."""
 
     def search_geometry(self, reach_m: float = 0.0) -> Any:
         """The area of interest grown by a chip and ``reach_m``, EPSG:4326: chips and filters look beyond its edge."""
@@ -102,6 +105,8 @@ class Plan:
     layout: Layout
     fold: npt.NDArray[np.int64] | None = None
     """Fold from 1, 0 where left out, in the order of the store; None for rules without folds."""
+    sampling: bytes | None = None
+    """Which chips were taken and why, as it is stored; None when all were."""
 
     @property
     def chips(self) -> tuple[Chip, ...]:
@@ -110,8 +115,10 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Same fingerprint, same dataset: recipe, area, locked scenes and our version."""
+        """Same fingerprint, same dataset: recipe, area, chips taken, locked scenes and our version."""
         digest = hashlib.sha256(self.lock + b"\0" + (self.alignment or b""))
+        if self.sampling is not None:
+            digest.update(b"\0" + self.sampling)
         for part in (self.name, self.recipe.fingerprint, self.aoi.fingerprint, __version__):
             digest.update(part.encode() + b"\0")
         if self.recipe.split.rule in FROZEN:
@@ -119,10 +126,10 @@ class Plan:
         return digest.hexdigest()
 
 
-def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None) -> Area:
+def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: bytes | None = None) -> Area:
     """The chips over an area, their cover and their splits, drawn or as ``splits`` has frozen them.
 
-    Raises AoiError when the area holds no chip.
+    All chips, or those that ``sampling`` says were taken. Raises AoiError when the area holds no chip.
     """
     if isinstance(recipe.split, SplitSpec):
         try:
@@ -137,8 +144,11 @@ def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None) -> Area:
             f"no chip of {side:g} m has {recipe.grid.min_cover:.0%} of its area inside; "
             "take a larger area, smaller chips, or a smaller grid.min_cover",
         )
+    if sampling is not None:
+        kept = np.flatnonzero(taken_by(sampling, chips))
+        chips, cover = tuple(chips[at] for at in kept.tolist()), cover[kept]
     drawn = draw(recipe, chips) if splits is None else frozen(splits, [chip.id for chip in chips])
-    return Area(aoi, chips, cover, drawn.split, drawn.fold)
+    return Area(aoi, chips, cover, drawn.split, drawn.fold, sampling)
 
 
 def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ...]:
@@ -290,6 +300,7 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
         locked=locked,
         alignment=alignment,
         layout=_layout(name, recipe, requests, scenes, labels, len(order), per_shard),
+        sampling=area.sampling,
     )
 
 

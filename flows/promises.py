@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.errors import StoreError
+from flows.sampling import Sampling
 from flows.splits import frozen
 from flows.steps import DRAWN
 from recipes.recipe import Recipe
@@ -31,16 +32,19 @@ TOLD = 5
 """Names given as examples of what is wrong."""
 
 
-def promises(recipe: Recipe, aoi: Aoi, splits: bytes | None = None) -> tuple[Promise, ...]:
+def promises(
+    recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: bytes | None = None
+) -> tuple[Promise, ...]:
     """Checks of the chip index against its recipe and area; each gives the sentences of what is broken.
 
     Args:
         recipe: What was asked for.
         aoi: The area.
         splits: What was drawn by a rule that looks at more than the places of the chips.
+        sampling: Which chips were taken, where not all of them were.
     """
     return (
-        lambda table: _all_planned(table, recipe, aoi),
+        lambda table: _all_planned(table, recipe, aoi, None if sampling is None else Sampling.from_bytes(sampling)),
         lambda table: _splits_by_rule(table, recipe, splits),
         lambda table: _splits_apart(table, recipe),
     )
@@ -50,11 +54,23 @@ def _chips(table: pd.DataFrame, recipe: Recipe) -> list[Chip]:
     return [chip_from_id(name, recipe.grid) for name in table["chip"]]
 
 
-def _all_planned(table: pd.DataFrame, recipe: Recipe, aoi: Aoi) -> list[str]:
-    planned, there = {chip.id for chip in lay_chips(aoi, recipe.grid)[0]}, set(table["chip"])
-    return _differ(sorted(planned - there), "chips of the area have no row in chips.parquet") + _differ(
-        sorted(there - planned), "chips of chips.parquet are not of this area and grid"
+def _all_planned(table: pd.DataFrame, recipe: Recipe, aoi: Aoi, sampling: Sampling | None) -> list[str]:
+    laid, there = {chip.id for chip in lay_chips(aoi, recipe.grid)[0]}, set(table["chip"])
+    planned = laid if sampling is None else set(sampling.chips)
+    broken = _differ(sorted(planned - there), "chips of the area have no row in chips.parquet") + _differ(
+        sorted(there - laid), "chips of chips.parquet are not of this area and grid"
     )
+    if sampling is None:
+        if any(step.method != "all" for step in recipe.sample_steps):
+            broken.append("the recipe samples, and sampling.json is missing")
+        return broken
+    rows = zip(table["chip"], table.get("sampled_by", [None] * len(table)), strict=True)
+    other = [chip for chip, by in rows if chip in planned and by != sampling.chips[chip][0]]
+    broken += _differ(sorted((there & laid) - planned), "chips of chips.parquet were not taken by sampling.json")
+    broken += _differ(other, "chips have another sampled_by than sampling.json says")
+    if len(planned) != sampling.summary["taken"]:
+        broken.append(f"sampling.json names {len(planned)} chips and counts {sampling.summary['taken']}")
+    return broken
 
 
 def _splits_by_rule(table: pd.DataFrame, recipe: Recipe, splits: bytes | None) -> list[str]:

@@ -128,10 +128,11 @@ def preview(request: Request, console: Console) -> Forecast:
     from flows.describing import judge_terms
     from flows.forecast import Forecast
     from flows.plan import lay_area, make_plan, search
+    from flows.sampling import sampled
 
     recipe, aoi = _open(request)
     with console.stage("laying chips"):
-        area = lay_area(recipe, aoi)
+        area = sampled(recipe, lay_area(recipe, aoi), console)
     with console.stage("searching scenes"):
         lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
@@ -193,11 +194,12 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from flows.alignment import measure
     from flows.describing import judge_terms
     from flows.plan import lay_area, make_plan, search
+    from flows.sampling import SAMPLING, sampled
     from flows.splits import settle
     from recipes.read import dump_recipe
 
     with console.stage("laying chips"):
-        area = lay_area(recipe, aoi)
+        area = sampled(recipe, lay_area(recipe, aoi), console)
     with console.stage("searching scenes"):
         lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
@@ -210,6 +212,8 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     if (alignment := measure(plan, console)) is not None:
         plan = make_plan(recipe, area, lock, alignment)
         documents[ALIGNMENT] = alignment
+    if area.sampling is not None:
+        documents[SAMPLING] = area.sampling
     ref = start_build(open_storage(request.out, create=True), plan.layout, plan.fingerprint, documents)
     return _prepared(plan, ref, set())
 
@@ -243,10 +247,11 @@ def reopen(request: Request, console: Console) -> Prepared:
 def _plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
     from chips.write import read_document
     from flows.plan import lay_area, make_plan
+    from flows.sampling import SAMPLING
 
     with console.stage("planning from the lock"):
         lock, alignment = _document(storage, SCENES), read_document(storage, ALIGNMENT)
-        area = lay_area(recipe, aoi, read_document(storage, DRAWN))
+        area = lay_area(recipe, aoi, read_document(storage, DRAWN), read_document(storage, SAMPLING))
         return make_plan(recipe, area, lock, alignment)
 
 
@@ -341,6 +346,7 @@ def finish(prepared: Prepared, console: Console) -> None:
     from flows.coverage import region_coverage
     from flows.describing import descriptions
     from flows.labelling import label_documents
+    from flows.sampling import sampling_attrs, with_sampling
     from tiling.grid import footprints
 
     plan, storage = prepared.plan, open_storage(prepared.build.url)
@@ -350,6 +356,8 @@ def finish(prepared: Prepared, console: Console) -> None:
         if plan.alignment is not None:
             records = with_shifts(records, plan.alignment)
             files[SCENES] = scenes_with_shifts(plan.lock, scene_shifts(plan.alignment))
+        if plan.sampling is not None:
+            records = with_sampling(records, plan.sampling)
         files |= label_documents(plan.labels, plan.chips, records)
         files[INDEX] = index_bytes(records, list(footprints(plan.chips)))
         series = [request.name for request in plan.requests if request.time is not None and request.time.series]
@@ -359,7 +367,7 @@ def finish(prepared: Prepared, console: Console) -> None:
         counts = merged_statistics(prepared.build)
         files[STATISTICS] = statistics_bytes(prepared.build.layout, counts, map(chip_dates, records))
         files |= descriptions(plan, plan.layout.trimmed(steps), started_with(storage) | files)
-        publish(prepared.build, records, files, trim=steps)
+        publish(prepared.build, records, files, sampling_attrs(plan.sampling), trim=steps)
 
 
 def check(dataset: str, console: Console) -> CheckReport:
@@ -368,6 +376,7 @@ def check(dataset: str, console: Console) -> CheckReport:
     from chips.storage import open_storage
     from chips.write import is_published
     from flows.promises import promises
+    from flows.sampling import SAMPLING
 
     storage = open_storage(_absolute_out(dataset))
     if not is_published(storage):
@@ -380,7 +389,8 @@ def check(dataset: str, console: Console) -> CheckReport:
             stage.advance(done - told, f"of {total} objects")
             told = done
 
-        return check_store(storage, promises=promises(*_wish(storage), storage.get(DRAWN)), on_progress=progress)
+        promised = promises(*_wish(storage), storage.get(DRAWN), storage.get(SAMPLING))
+        return check_store(storage, promises=promised, on_progress=progress)
 
 
 def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) -> str:

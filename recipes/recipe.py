@@ -43,6 +43,7 @@ from labels.segments import RelabelSpec
 from labels.spec import KINDS, DerivedSpec, LabelSpec, kind_of, reads
 from publish.licence_spec import LicenceSpec
 from tiling.grid import GridSpec
+from tiling.sample_spec import AllCells, SampleStep
 from tiling.split import SplitSpec
 from tiling.split_rules import RULES, AnySplit, BalancedSplit, rule_of
 
@@ -86,6 +87,14 @@ else:
     # `rule` says which rule it is; without it, it is `blocks`.
     _rules = reduce(or_, (Annotated[kind, Tag(rule)] for rule, kind in RULES.items()))
     OneSplit = Annotated[_rules, Discriminator(rule_of), BeforeValidator(_one_rule)]
+
+
+def _steps(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "one"
+
+
+_Step = Annotated[SampleStep, Field(discriminator="method")]
+Samples = Annotated[Annotated[_Step, Tag("one")] | Annotated[tuple[_Step, ...], Tag("list")], Discriminator(_steps)]
 
 
 class SourceSpec(Model):
@@ -246,6 +255,9 @@ class Recipe(Model):
     """One group of the store each, under the name given here."""
     labels: dict[str, OneLabel] = Field(default_factory=dict)
     """One variable of the group `label` each, under the name given here."""
+    sample: Samples = AllCells()
+    """Which chips of the area are taken: one sampler, or a list of which each draws from what the one before it took.
+    By default all."""
     split: OneSplit = SplitSpec()
     """How chips are put into train, val and test; `rule` says by what (`curate splits` lists the rules)."""
     store: StoreSpec = StoreSpec()
@@ -258,6 +270,11 @@ class Recipe(Model):
     """What a scene that cannot be read does: stop its shard (the default), or be left out and recorded."""
 
     _base: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def sample_steps(self) -> tuple[SampleStep, ...]:
+        """``sample`` as a list."""
+        return self.sample if isinstance(self.sample, tuple) else (self.sample,)
 
     @property
     def base(self) -> Path:
