@@ -399,10 +399,11 @@ def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) ->
     from publish.opened import open_published
 
     source = open_source(open_published(_absolute_out(dataset)), spec)
+    writer = writer_of(source)
     folder = out or f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{spec.to}"
     target = open_target(_absolute_out(folder), source)
     with console.stage(f"writing {spec.to}", total=len(source.chips)) as stage:
-        for done in writer_of(spec.to)(source, target):
+        for done in writer(target):
             stage.advance(done)
         target.finish(source)
     told = f"{folder}: {target.written} files of {len(source.chips)} chips written"

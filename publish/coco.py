@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,15 +22,29 @@ from publish.export import Chip, Source, Step, Target, path_of
 from publish.geotiff import geotiff
 
 
-def write_coco(source: Source, target: Target) -> Iterator[int]:
-    """Write ``images/<split>/<chip>.tif`` and ``instances_<split>.json``; gives chips as they are done.
+@dataclass(frozen=True, slots=True)
+class Coco:
+    """The variables that annotations are made of."""
+
+    instances: Variable
+    classes: Variable | None
+    """The classes on the same pixels; without them there is one class, the label."""
+    image: Variable
+
+
+def coco_of(source: Source) -> Coco:
+    """What of a dataset becomes annotations and images.
 
     Raises:
-        StoreError: The dataset has no instances, or several and none is named.
+        StoreError: The dataset has no instances, or several and none is named, or no image of their size.
     """
     instances = _instances(source)
-    classes = _classes(source, instances)
-    image = _image(source, instances)
+    return Coco(instances, _classes(source, instances), _image(source, instances))
+
+
+def write_coco(source: Source, coco: Coco, target: Target) -> Iterator[int]:
+    """Write ``images/<split>/<chip>.tif`` and ``instances_<split>.json``; gives chips as they are done."""
+    instances, classes, image = coco.instances, coco.classes, coco.image
     legend = () if classes is None else Legend.of_attrs(classes.attrs).classes
     one = [{"id": 1, "name": str(instances.attrs["label"]), "supercategory": ""}]
     for split in source.splits:

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -265,20 +266,20 @@ def open_target(folder: str, source: Source) -> Target:
     return target
 
 
-Writer = Callable[[Source, Target], Iterator[int]]
+Writer = Callable[[Target], Iterator[int]]
 """Writes an export and gives the number of chips done, now and then."""
 
 
-def writer_of(to: Format) -> Writer:
-    """The function that writes a format."""
-    if to == "geotiff":
+def writer_of(source: Source) -> Writer:
+    """What writes the format that is wanted. StoreError when the dataset has nothing for it; nothing is written yet."""
+    if source.spec.to == "geotiff":
         from publish.geotiff import write_geotiffs
 
-        return write_geotiffs
-    if to == "webdataset":
+        return partial(write_geotiffs, source)
+    if source.spec.to == "webdataset":
         from publish.webdataset import write_tars
 
-        return write_tars
-    from publish.coco import write_coco
+        return partial(write_tars, source)
+    from publish.coco import coco_of, write_coco
 
-    return write_coco
+    return partial(write_coco, source, coco_of(source))

@@ -210,6 +210,7 @@ def test_coco_annotations_are_the_instances_of_the_label_with_their_classes(worl
 def test_what_cannot_be_exported_is_said_in_a_sentence(dataset: Path, tiffs: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no label with instances; ask for them in the recipe"):
         run(dataset, tmp_path / "a", to="coco")
+    assert not (tmp_path / "a").exists()
     with pytest.raises(StoreError, match="has no source 'landsat'"):
         run(dataset, tmp_path / "b", to="geotiff", groups=("landsat",))
     with pytest.raises(StoreError, match="no chips of split holdout"):
