@@ -90,7 +90,7 @@ def _build(request: Request, console: Console, prefect: bool | None) -> None:
     tracked = bool(os.environ.get("PREFECT_API_URL")) if prefect is None else prefect
     if tracked:
         from flows.build import build as build_flow
-        from flows.build import require_server
+        from flows.tracking import require_server
 
         require_server()
         build_flow(**request.as_parameters())

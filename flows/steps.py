@@ -42,7 +42,7 @@ class Request:
     out: str
     """Absolute folder of the dataset."""
     recipe: str | None = None
-    """Path of the recipe, None for the default one."""
+    """Path of the recipe, or its text (of several lines); None for the default one."""
     catalog: str | None = None
     """Instead of the recipe's."""
     scheduler: str | None = None
@@ -87,7 +87,7 @@ def make_request(
     scheduler = dask or next((os.environ[name] for name in SCHEDULER_VARIABLES if os.environ.get(name)), None)
     return Request(
         aoi=_absolute(aoi),
-        out=_absolute_out(out),
+        out=absolute_out(out),
         recipe=None if recipe is None else _absolute(recipe),
         catalog=None if catalog is None else _absolute(catalog),
         scheduler=scheduler,
@@ -107,19 +107,30 @@ def _exists(value: str) -> bool:
         return False
 
 
-def _absolute_out(out: str) -> str:
+def absolute_out(out: str) -> str:
+    """A folder as an absolute path; an address as it is."""
     return out.rstrip("/") if "://" in out else str(Path(out).absolute())
 
 
 def _open(request: Request) -> tuple[Recipe, Aoi]:
     """The recipe, with the request's catalog in place of its own, and the area."""
-    from recipes.read import default_recipe, read_recipe
+    from recipes.read import default_recipe, parse_recipe, read_recipe
     from tiling.aoi import read_aoi
 
-    recipe = default_recipe() if request.recipe is None else read_recipe(request.recipe)
+    if request.recipe is None:
+        recipe = default_recipe()
+    elif "\n" in request.recipe:
+        recipe = parse_recipe(request.recipe, name="the recipe").located(Path.cwd())
+    else:
+        recipe = read_recipe(request.recipe)
     if request.catalog is not None:
         recipe = recipe.model_copy(update={"catalog": request.catalog})
     return recipe, read_aoi(request.aoi)
+
+
+def check_request(request: Request) -> None:
+    """Nothing when area and recipe can be used; else AoiError or RecipeError, before a schedule would find out."""
+    _open(request)
 
 
 def preview(request: Request, console: Console) -> Forecast:
@@ -378,7 +389,7 @@ def check(dataset: str, console: Console) -> CheckReport:
     from flows.promises import promises
     from flows.sampling import SAMPLING
 
-    storage = open_storage(_absolute_out(dataset))
+    storage = open_storage(absolute_out(dataset))
     if not is_published(storage):
         raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
     with console.stage("checking") as stage:
@@ -398,10 +409,10 @@ def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) ->
     from publish.export import open_source, open_target, writer_of
     from publish.opened import open_published
 
-    source = open_source(open_published(_absolute_out(dataset)), spec)
+    source = open_source(open_published(absolute_out(dataset)), spec)
     writer = writer_of(source)
     folder = out or f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{spec.to}"
-    target = open_target(_absolute_out(folder), source)
+    target = open_target(absolute_out(folder), source)
     with console.stage(f"writing {spec.to}", total=len(source.chips)) as stage:
         for done in writer(target):
             stage.advance(done)
@@ -416,7 +427,20 @@ def info(dataset: str) -> Info:
     from chips.info import describe
     from chips.storage import open_storage
 
-    return describe(open_storage(_absolute_out(dataset)))
+    return describe(open_storage(absolute_out(dataset)))
+
+
+def record(out: str) -> dict[str, Any]:
+    """What a published dataset is, as JSON values: address, fingerprint, chips, splits, status, bytes."""
+    found = info(out)
+    return {
+        "dataset": absolute_out(out),
+        "fingerprint": found.fingerprint,
+        "chips": found.chips,
+        "splits": dict(found.splits),
+        "status": dict(found.status),
+        "stored_bytes": found.stored_bytes,
+    }
 
 
 def summary(out: str) -> str:
