@@ -15,6 +15,7 @@ from curate.errors import StoreError
 if TYPE_CHECKING:
     import pyarrow
     import zarr
+    from zarr.abc.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ def open_root(storage: Storage) -> zarr.Group:
 
     # Files are read by Python and not by obstore, whose threads do not live on in a forked process: a worker of a
     # data loader would wait for them without end.
-    remote = "://" in storage.url
-    store = ObjectStore(storage.store, read_only=True) if remote else LocalStore(storage.url, read_only=True)
+    if storage.is_remote:
+        store: Store = ObjectStore(storage.store, read_only=True)
+    else:
+        store = LocalStore(storage.url, read_only=True)
     return zarr.open_group(store, path=STORE, mode="r", use_consolidated=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from chips.storage import open_storage
 from curate.errors import OutputError, StoreError
 from publish.torch import ChipDataset
 
@@ -109,6 +110,31 @@ def test_worker_processes_read_the_same_also_after_their_parent_has(dataset: Pat
     assert _checksum(pickle.loads(pickle.dumps(chips))) == here
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_checksum, (chips,)).get(timeout=60) == here
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_samples_in_object_storage_are_the_same_and_a_forked_process_says_why_it_cannot_read_them(
+    dataset: Path, bucket: str
+) -> None:
+    storage = open_storage(f"{bucket}/data")
+    for path in dataset.rglob("*"):
+        if path.is_file():
+            storage.put(path.relative_to(dataset).as_posix(), path.read_bytes())
+    there, here = ChipDataset(f"{bucket}/data", ["s2"], split="val"), ChipDataset(str(dataset), ["s2"], split="val")
+    assert _checksum(pickle.loads(pickle.dumps(there))) == _checksum(here)
+    # A worker of a data loader has its dataset from its parent, not by pickle.
+    queue = multiprocessing.get_context("fork").Queue()
+    worker = multiprocessing.get_context("fork").Process(target=lambda: queue.put(_refusal(there)))
+    worker.start()
+    assert "multiprocessing_context='spawn'" in queue.get(timeout=60)
+    worker.join()
+
+
+def _refusal(chips: ChipDataset) -> str:
+    try:
+        return f"read {len(chips[0])}"
+    except OutputError as error:
+        return str(error)
 
 
 @pytest.mark.skipif(not TORCH, reason="PyTorch is not installed")
