@@ -433,7 +433,8 @@ def _check_coordinates(storage: Storage, manifest: Manifest, table: geopandas.Ge
         return
     if table["chip"].tolist() != [chip for shard in manifest.shards for chip in shard.chips]:
         yield f"{INDEX} does not have the chips of {MANIFEST} in their order"
-    for folder in ("", *(f"{group.name}/" for group in manifest.layout.groups)):
+    off = {"": {}, **{f"{group.name}/": group.corner_off for group in manifest.layout.groups}}
+    for folder, beyond in off.items():
         for name in CHIP_COORDINATES:
             try:
                 found = zarr.open_array(store, path=f"{STORE}/{folder}{name}", mode="r", zarr_format=3)[:]
@@ -441,6 +442,7 @@ def _check_coordinates(storage: Storage, manifest: Manifest, table: geopandas.Ge
                 yield f"{folder}{name} cannot be read: {error}"
                 continue
             wanted = table[name].to_numpy()
+            wanted = wanted + beyond[name] if beyond.get(name) else wanted
             differ = np.flatnonzero(np.asarray(found, dtype=wanted.dtype) != wanted)
             if len(differ):
                 yield f"{folder}{name} differs from {INDEX} in {len(differ)} chips, first in {table['chip'][differ[0]]}"

@@ -189,9 +189,16 @@ class Group:
     coords: tuple[Coordinate, ...] = ()
     steps: int | None = None
     """Published length of a padded ``time`` axis; None means all of it. Shards keep their padded shape."""
+    wider_m: float = 0.0
+    """How far its chips reach beyond those of the grid on every side, in metres; below 0 they are narrower."""
 
     def __post_init__(self) -> None:
         _set(self, attrs={key: _plain(value) for key, value in self.attrs.items()}, coords=tuple(self.coords))
+
+    @property
+    def corner_off(self) -> dict[str, float]:
+        """What the coordinates of its chips' corner have beyond those of the index, in metres."""
+        return {"x0": -self.wider_m, "y0": self.wider_m}
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +288,7 @@ class Layout:
                 {
                     "name": group.name,
                     "steps": group.steps,
+                    **({"wider_m": group.wider_m} if group.wider_m else {}),
                     "attrs": dict(group.attrs),
                     "coords": [
                         {
@@ -324,6 +332,7 @@ class Layout:
                     attrs=group["attrs"],
                     coords=tuple(Coordinate(**{**c, "values": tuple(c["values"])}) for c in group["coords"]),
                     steps=group["steps"],
+                    wider_m=group.get("wider_m", 0.0),
                 )
                 for group in found["groups"]
             ),

@@ -141,6 +141,8 @@ def _variable(layout: Layout, variable: Variable) -> dict[str, Any]:
 
 def _chip_coordinate(layout: Layout, name: str) -> dict[str, Any]:
     dtype, attrs = CHIP_COORDINATES[name]
+    if name == "chip" and (grid := layout.attrs.get("grid")):  # a scheme whose names are made in another way
+        attrs = {"long_name": f"name of the chip in the grid {grid}"}
     shape = (layout.n_chips,)
     return _array(shape, ("chip",), dtype, coordinate_chunk(*shape), empty_value(dtype), _codecs(dtype), dict(attrs))
 

@@ -137,8 +137,10 @@ def _write_coordinates(storage: Storage, layout: Layout, records: Sequence[ChipR
     arrays: dict[str, tuple[str, list[Any]]] = {}
     for name, (dtype, _) in CHIP_COORDINATES.items():
         values = [getattr(record, name) for record in records]
-        for folder in ("", *(f"{group.name}/" for group in layout.groups)):
-            arrays[f"{folder}{name}"] = (dtype, values)
+        arrays[name] = (dtype, values)
+        for group in layout.groups:
+            off = group.corner_off.get(name)
+            arrays[f"{group.name}/{name}"] = (dtype, [value + off for value in values] if off else values)
     for group in layout.groups:
         for coord in group.coords:
             arrays[f"{group.name}/{coord.name}"] = (stored_dtype(coord), coordinate_values(coord, group.steps))

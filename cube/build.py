@@ -416,9 +416,11 @@ def fill(data: CubeData, request: CubeRequest, scenes: Sequence[Scene], window: 
 def window_at(window: Window, request: CubeRequest) -> Window:
     """The same window in the pixels of a source: same ground, same chips, its own resolution."""
     side_m = request.size_px * request.resolution_m
-    for px in window.shape:
+    sides = window.shape if window.side_px is None else (window.side_px,)
+    for px in sides:
         chips = px * window.resolution_m / side_m
-        if not math.isclose(chips, round(chips), rel_tol=1e-9, abs_tol=1e-9):
+        wanted = round(chips) if window.side_px is None else 1
+        if not math.isclose(chips, wanted, rel_tol=1e-9, abs_tol=1e-9):
             raise ValueError(
                 f"source {request.name}: its chips of {request.size_px} px at {request.resolution_m:g} m do not fit "
                 "those of the grid; wanted the same side in metres"

@@ -63,7 +63,7 @@ def pixels_a_side(side_m: float, resolution_m: float) -> int:
         raise ValueError(f"resolution_m is {resolution_m}, wanted a pixel size above 0")
     exact = side_m / resolution_m
     count = round(exact)
-    if count >= 1 and math.isclose(exact, count, rel_tol=1e-9):
+    if count >= 1 and math.isclose(exact, count, rel_tol=1e-8):
         return count
     finer = max(math.ceil(exact), 1)
     coarser = max(math.floor(exact), 1)

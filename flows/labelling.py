@@ -274,7 +274,7 @@ def _draw(label: LabelSource, group: str, shard: Shard) -> Arrays:
     out = {v.name: np.full((len(shard.chips), *v.shape(side)), v.fill, v.dtype) for v in label.variables}
     channels = sum(math.prod(v.shape(1)) for v in label.variables)
     largest_px = max(int(WINDOW_PX / channels * (size / first.resolution_m) ** 2), first.size_px**2)
-    for window in shard.windows(largest_px):
+    for window in shard.windows(largest_px, size):
         own = window.at(size)
         drawn = label.render(own)
         for chip, (y, x) in zip(own.chips, own.corners, strict=True):

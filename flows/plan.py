@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import hashlib
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,12 +39,15 @@ from labels.spec import ProductLabel
 from recipes.recipe import Recipe, SourceSpec
 from tiling.aoi import Aoi
 from tiling.grid import Chip, lay_chips
+from tiling.places import Place, places_document, read_places
 from tiling.shards import Shard, auto_per_shard, lay_shards
 from tiling.split import SplitSpec, check_blocks
 from tiling.split_rules import FROZEN
 
 if TYPE_CHECKING:
     from catalog.scene import Scene
+
+log = logging.getLogger(__name__)
 
 SHARD_BUDGET_BYTES = 1280 * 2**20
 """Raw size of the arrays of one shard that `shard_chips: auto` stays below: what a worker holds besides its reading.
@@ -72,13 +76,19 @@ class Area:
     """Fold from 1, 0 where left out; None for rules without folds."""
     sampling: bytes | None = None
     """Which of all chips these are and why, as it is stored; None when they are all."""
+    places: tuple[Place, ...] = ()
+    """What the chips stand on, in grids that read it from a file."""
+    widest_m: float = 0.0
+    """Side of the largest chip of all sources, in metres."""
 
     def search_geometry(self, reach_m: float = 0.0) -> Any:
         """The area of interest grown by a chip and ``reach_m``, EPSG:4326: chips and filters look beyond its edge."""
         geometry = self.aoi.geometry
         _, south, _, north = geometry.bounds
         shrink = math.cos(math.radians(min(max(abs(south), abs(north)), 84)))
-        grow_m = 1.5 * self.chips[0].size_m + reach_m
+        # Chips that are wider in a source, or stand on tiles and cells that go beyond the area, reach further.
+        beyond_m = max(self.widest_m - self.chips[0].size_m, 0.0)
+        grow_m = 1.5 * self.chips[0].size_m + beyond_m + reach_m
         return geometry.buffer(grow_m / (M_PER_DEGREE * shrink), cap_style="square")
 
 
@@ -107,6 +117,8 @@ class Plan:
     """Fold from 1, 0 where left out, in the order of the store; None for rules without folds."""
     sampling: bytes | None = None
     """Which chips were taken and why, as it is stored; None when all were."""
+    places: tuple[Place, ...] = ()
+    """What the chips stand on, in grids that read it from a file."""
 
     @property
     def chips(self) -> tuple[Chip, ...]:
@@ -123,32 +135,47 @@ class Plan:
             digest.update(part.encode() + b"\0")
         if self.recipe.split.rule in FROZEN:
             digest.update("\0".join(self.split.tolist()).encode())
+        if self.places:
+            digest.update(places_document(self.places))
         return digest.hexdigest()
 
 
 def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: bytes | None = None) -> Area:
     """The chips over an area, their cover and their splits, drawn or as ``splits`` has frozen them.
 
-    All chips, or those that ``sampling`` says were taken. Raises AoiError when the area holds no chip.
+    All chips, or those that ``sampling`` says were taken. Raises AoiError when the area holds no chip, or the places
+    of the grid cannot be read.
     """
     if isinstance(recipe.split, SplitSpec):
         try:
-            check_blocks(recipe.split, recipe.grid.side_px * recipe.grid.resolution_m)
+            check_blocks(recipe.split, recipe.widest_m)
         except ValueError as error:
             raise RecipeError("recipe", (f"split: {error}",)) from error
-    chips, cover = lay_chips(aoi, recipe.grid)
+    places = asked_places(recipe)
+    chips, cover = lay_chips(aoi, recipe.grid, places)
     if not chips:
-        side = recipe.grid.side_px * recipe.grid.resolution_m
+        side = recipe.grid.side_m
         raise AoiError(
             aoi.name,
             f"no chip of {side:g} m has {recipe.grid.min_cover:.0%} of its area inside; "
             "take a larger area, smaller chips, or a smaller grid.min_cover",
         )
+    if len(chips) < len(places):
+        log.warning(
+            "%d of %d %s of %s have no chip of their own: it lies less than %.0f %% in the area, or is that of another",
+            len(places) - len(chips), len(places), recipe.grid.scheme, recipe.grid.places, 100 * recipe.grid.min_cover,
+        )  # fmt: skip
     if sampling is not None:
         kept = np.flatnonzero(taken_by(sampling, chips))
         chips, cover = tuple(chips[at] for at in kept.tolist()), cover[kept]
     drawn = draw(recipe, chips) if splits is None else frozen(splits, [chip.id for chip in chips])
-    return Area(aoi, chips, cover, drawn.split, drawn.fold, sampling)
+    return Area(aoi, chips, cover, drawn.split, drawn.fold, sampling, places, recipe.widest_m)
+
+
+def asked_places(recipe: Recipe) -> tuple[Place, ...]:
+    """The places that the recipe's grid stands on, read from their file; none for most grids."""
+    grid = recipe.grid
+    return () if grid.places is None else read_places(recipe.file(grid.places), grid.scheme, grid.id_column)
 
 
 def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ...]:
@@ -176,7 +203,7 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
         table = source.table
         static = table.timeless
         layer, _ = source.mask_layer
-        resolution_m = source.resolution_m or recipe.grid.resolution_m
+        resolution_m = recipe.pixel_m(source)
         bands = (
             *source.band_names,
             *((layer,) if layer and not static else ()),
@@ -301,6 +328,7 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
         alignment=alignment,
         layout=_layout(name, recipe, requests, scenes, labels, len(order), per_shard),
         sampling=area.sampling,
+        places=area.places,
     )
 
 
@@ -324,7 +352,7 @@ def _request(
         variable=source.variable,
         bands=source.band_names,
         size_px=recipe.side_px(source),
-        resolution_m=source.resolution_m or recipe.grid.resolution_m,
+        resolution_m=recipe.pixel_m(source),
         quality=layer,
         quality_table=layer_table,
         mask=source.mask,
@@ -344,7 +372,9 @@ def _request(
         angle_scale=(1.0, 0.0) if angle is None else (angle.scale, angle.offset),
         amplitude=source.collection in AMPLITUDE,
     )
-    return dataclasses.replace(request, steps=steps_needed(request, scenes, chips))
+    size_m = recipe.size_m(source)
+    own = chips if size_m == recipe.grid.side_m else [chip.around(size_m, request.resolution_m) for chip in chips]
+    return dataclasses.replace(request, steps=steps_needed(request, scenes, own))
 
 
 def _encoding(name: str, source: SourceSpec, scenes: Sequence[Scene]) -> Encoding:
@@ -393,7 +423,8 @@ def _layout(
         if request.quality is not None:
             attrs |= {"mask_layer": request.quality, "mask_hide": list(request.mask.hide)}
             attrs |= {"mask_dilate_m": request.mask.dilate_m, "min_clear": request.keep.min_clear}
-        groups.append(Group(name=request.name, attrs=attrs, coords=_coords(request, source)))
+        wider_m = (recipe.size_m(source) - recipe.grid.side_m) / 2
+        groups.append(Group(name=request.name, attrs=attrs, coords=_coords(request, source), wider_m=wider_m))
         arrays += [
             Variable(
                 group=request.name,
@@ -422,6 +453,7 @@ def _layout(
             "curate_version": __version__,
             "recipe_fingerprint": recipe.fingerprint,
             **attributes(recipe),
+            **({} if recipe.grid.scheme == "utm" else {"grid": recipe.grid.scheme}),
         },
     )
 

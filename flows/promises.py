@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from curate.errors import StoreError
 from flows.sampling import Sampling
-from flows.splits import frozen
+from flows.splits import frozen, seen_ground
 from flows.steps import DRAWN
 from recipes.recipe import Recipe
 from tiling.aoi import Aoi
@@ -27,13 +27,19 @@ from tiling.split_rules import FROZEN
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tiling.places import Place
+
 Promise = Callable[["pd.DataFrame"], list[str]]
 TOLD = 5
 """Names given as examples of what is wrong."""
 
 
 def promises(
-    recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: bytes | None = None
+    recipe: Recipe,
+    aoi: Aoi,
+    splits: bytes | None = None,
+    sampling: bytes | None = None,
+    places: Sequence[Place] = (),
 ) -> tuple[Promise, ...]:
     """Checks of the chip index against its recipe and area; each gives the sentences of what is broken.
 
@@ -42,20 +48,31 @@ def promises(
         aoi: The area.
         splits: What was drawn by a rule that looks at more than the places of the chips.
         sampling: Which chips were taken, where not all of them were.
+        places: What the chips stand on, in grids that read it from a file.
     """
+    taken = None if sampling is None else Sampling.from_bytes(sampling)
     return (
-        lambda table: _all_planned(table, recipe, aoi, None if sampling is None else Sampling.from_bytes(sampling)),
-        lambda table: _splits_by_rule(table, recipe, splits),
-        lambda table: _splits_apart(table, recipe),
+        lambda table: _all_planned(table, recipe, aoi, taken, places),
+        lambda table: _splits_by_rule(*_known(table, recipe, aoi, places), recipe, splits),
+        lambda table: _splits_apart(*_known(table, recipe, aoi, places), recipe),
     )
 
 
-def _chips(table: pd.DataFrame, recipe: Recipe) -> list[Chip]:
-    return [chip_from_id(name, recipe.grid) for name in table["chip"]]
+def _known(table: pd.DataFrame, recipe: Recipe, aoi: Aoi, places: Sequence[Place]) -> tuple[list[Chip], pd.DataFrame]:
+    """The chips of the index, as large as they are seen, and their rows."""
+    if recipe.grid.id_column is None:
+        chips = [chip_from_id(name, recipe.grid) for name in table["chip"]]
+    else:  # only the file tells where a chip of that name is
+        planned = {chip.id: chip for chip in lay_chips(aoi, recipe.grid, places)[0]}
+        table = table[table["chip"].isin(list(planned))]
+        chips = [planned[name] for name in table["chip"]]
+    return seen_ground(chips, recipe), table
 
 
-def _all_planned(table: pd.DataFrame, recipe: Recipe, aoi: Aoi, sampling: Sampling | None) -> list[str]:
-    laid, there = {chip.id for chip in lay_chips(aoi, recipe.grid)[0]}, set(table["chip"])
+def _all_planned(
+    table: pd.DataFrame, recipe: Recipe, aoi: Aoi, sampling: Sampling | None, places: Sequence[Place]
+) -> list[str]:
+    laid, there = {chip.id for chip in lay_chips(aoi, recipe.grid, places)[0]}, set(table["chip"])
     planned = laid if sampling is None else set(sampling.chips)
     broken = _differ(sorted(planned - there), "chips of the area have no row in chips.parquet") + _differ(
         sorted(there - laid), "chips of chips.parquet are not of this area and grid"
@@ -73,9 +90,9 @@ def _all_planned(table: pd.DataFrame, recipe: Recipe, aoi: Aoi, sampling: Sampli
     return broken
 
 
-def _splits_by_rule(table: pd.DataFrame, recipe: Recipe, splits: bytes | None) -> list[str]:
+def _splits_by_rule(chips: list[Chip], table: pd.DataFrame, recipe: Recipe, splits: bytes | None) -> list[str]:
     if recipe.split.rule not in FROZEN:
-        right = draw_splits(_chips(table, recipe), recipe.split)
+        right = draw_splits(chips, recipe.split)
     elif splits is None:
         return [f"{DRAWN} is missing, so the splits cannot be compared with those that were drawn"]
     else:
@@ -91,9 +108,8 @@ def _splits_by_rule(table: pd.DataFrame, recipe: Recipe, splits: bytes | None) -
     return found
 
 
-def _splits_apart(table: pd.DataFrame, recipe: Recipe) -> list[str]:
+def _splits_apart(chips: list[Chip], table: pd.DataFrame, recipe: Recipe) -> list[str]:
     """Splits, and where there are any folds, are as far apart as the recipe promises."""
-    chips = np.array(_chips(table, recipe), dtype=object)
     promised = recipe.split.buffer_km * 1000
     parts: dict[str, npt.NDArray[np.bool_]] = {}
     if "fold" in table:
@@ -103,7 +119,8 @@ def _splits_apart(table: pd.DataFrame, recipe: Recipe) -> list[str]:
     broken = []
     for (a, in_a), (b, in_b) in combinations(parts.items(), 2):
         if in_a.any() and in_b.any():
-            apart = shortest_distance_m(list(chips[in_a]), list(chips[in_b]))
+            first, second = ([chips[i] for i in np.flatnonzero(part).tolist()] for part in (in_a, in_b))
+            apart = shortest_distance_m(first, second)
             if apart < promised:
                 broken.append(f"{a} and {b} come as near as {apart:.0f} m; the recipe promises {promised:.0f} m")
     return broken

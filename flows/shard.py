@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -101,11 +102,14 @@ def _images(work: Work, arrays: Mapping[tuple[str, str], npt.NDArray[Any]]) -> d
 def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_unreadable: bool) -> CubeData:
     """One source of a shard; scenes that cannot be read are left out and recorded when that is allowed."""
     unreadable: list[ReadError] = []
+    side_m, grid = request.size_px * request.resolution_m, shard.chips[0]
+    if not math.isclose(side_m, grid.size_m, rel_tol=1e-9):  # wider or narrower than the grid's, about the same centre
+        shard = replace(shard, chips=tuple(chip.around(side_m, request.resolution_m) for chip in shard.chips))
     while True:
         cube = allocate(request, len(shard.chips))
         try:
             largest_px = window_px(request, scenes, READ_BUDGET_BYTES, grid_m=shard.chips[0].resolution_m)
-            for window in shard.windows(largest_px):
+            for window in shard.windows(largest_px, request.resolution_m):
                 fill(cube, request, scenes, window)
         except ReadError as error:
             left = [scene for scene in scenes if scene.id != error.scene]

@@ -30,7 +30,15 @@ def draw(recipe: Recipe, chips: Sequence[Chip]) -> Drawn:
     """The splits of the chips by the recipe's rule. Raises RecipeError when they cannot be drawn."""
     if isinstance(recipe.split, BalancedSplit):
         return Drawn(np.full(len(chips), PENDING, dtype=object))
-    return _drawn(recipe, lambda: draw_splits(chips, recipe.split, file=recipe.file))
+    return _drawn(recipe, lambda: draw_splits(seen_ground(chips, recipe), recipe.split, file=recipe.file))
+
+
+def seen_ground(chips: Sequence[Chip], recipe: Recipe) -> list[Chip]:
+    """The chips as large as the largest of any source: what must not lie in chips of two splits."""
+    widest_m = recipe.widest_m
+    if widest_m == recipe.grid.side_m:
+        return list(chips)
+    return [chip.around(widest_m, widest_m / chip.size_px) for chip in chips]
 
 
 def _drawn(recipe: Recipe, how: Callable[[], Drawn]) -> Drawn:
@@ -47,7 +55,7 @@ def settle(recipe: Recipe, area: Area, lock: bytes) -> tuple[Area, bytes | None]
     """
     if isinstance(recipe.split, BalancedSplit):
         spec, classes = recipe.split, _classes(recipe, area, lock, recipe.split.label)
-        drawn = _drawn(recipe, lambda: draw_splits(area.chips, spec, classes=classes))
+        drawn = _drawn(recipe, lambda: draw_splits(seen_ground(area.chips, recipe), spec, classes=classes))
         area = dataclasses.replace(area, split=drawn.split)
     if recipe.split.rule not in FROZEN:
         return area, None

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from publish.export import ExportSpec
     from recipes.recipe import Recipe
     from tiling.aoi import Aoi
+    from tiling.places import Place
 
 SCENES, RECIPE, REGION, ALIGNMENT = "scenes.parquet", "recipe.yaml", "region.geojson", "alignment.json"
 """Documents beside the store: the lock, the recipe with every default, the area, and measured shifts if asked for."""
 DRAWN = "splits.json"
 """What a rule for splits drew that looks at more than the places of the chips."""
+PLACES = "places.geojson"
+"""The points or polygons that the chips stand on, for grids that read them from a file."""
 SCHEDULER_VARIABLES = ("CURATE_SCHEDULER", "DASK_SCHEDULER_ADDRESS")
 TOLD_FAILURES = 5
 """Reasons named when a build is incomplete; the others say the same."""
@@ -208,6 +211,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from flows.sampling import SAMPLING, sampled
     from flows.splits import settle
     from recipes.read import dump_recipe
+    from tiling.places import places_document
 
     with console.stage("laying chips"):
         area = sampled(recipe, lay_area(recipe, aoi), console)
@@ -220,6 +224,8 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
     if splits is not None:
         documents[DRAWN] = splits
+    if plan.places:
+        documents[PLACES] = places_document(plan.places)
     if (alignment := measure(plan, console)) is not None:
         plan = make_plan(recipe, area, lock, alignment)
         documents[ALIGNMENT] = alignment
@@ -272,12 +278,16 @@ def _prepared(plan: Plan, ref: BuildRef, done: set[int]) -> Prepared:
 
 def _same_wish(storage: Storage, recipe: Recipe, aoi: Aoi) -> None:
     """OutputError when the output holds the dataset, finished or not, of another recipe or area."""
-    there, area = _wish(storage)
+    from flows.plan import asked_places
+    from tiling.places import places_document
+
+    there, area, places = _wish(storage)
     differs = [
         what
         for what, same in (
             ("recipe", there.fingerprint == recipe.fingerprint),
             ("area", area.fingerprint == aoi.fingerprint),
+            ("file of places", places_document(places) == places_document(asked_places(recipe))),
         )
         if not same
     ]
@@ -286,13 +296,15 @@ def _same_wish(storage: Storage, recipe: Recipe, aoi: Aoi) -> None:
         raise OutputError(storage.url, why)
 
 
-def _wish(storage: Storage) -> tuple[Recipe, Aoi]:
-    """The recipe and the area that a dataset, finished or not, was asked for with."""
+def _wish(storage: Storage) -> tuple[Recipe, Aoi, tuple[Place, ...]]:
+    """The recipe, the area and the places of the grid that a dataset, finished or not, was asked for with."""
     from recipes.read import parse_recipe
     from tiling.aoi import read_aoi_document
+    from tiling.places import read_places_document
 
     recipe = parse_recipe(_document(storage, RECIPE).decode(), name=f"{storage.url}/{RECIPE}")
-    return recipe, read_aoi_document(_document(storage, REGION), f"{storage.url}/{REGION}")
+    places = () if recipe.grid.places is None else read_places_document(_document(storage, PLACES))
+    return recipe, read_aoi_document(_document(storage, REGION), f"{storage.url}/{REGION}"), places
 
 
 def _document(storage: Storage, name: str) -> bytes:
@@ -400,7 +412,8 @@ def check(dataset: str, console: Console) -> CheckReport:
             stage.advance(done - told, f"of {total} objects")
             told = done
 
-        promised = promises(*_wish(storage), storage.get(DRAWN), storage.get(SAMPLING))
+        recipe, aoi, places = _wish(storage)
+        promised = promises(recipe, aoi, storage.get(DRAWN), storage.get(SAMPLING), places)
         return check_store(storage, promises=promised, on_progress=progress)
 
 

@@ -132,6 +132,9 @@ class SourceSpec(Model):
     """SAR: linear power or decibel, speckle filter, borders, and which passes are kept apart."""
     resolution_m: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of this source in metres, on the same footprint. Empty: that of the grid."""
+    size_m: Annotated[float, Field(gt=0)] | None = None
+    """Side of this source's chips in metres, around the same centre: wider for context, or narrower. Empty: that of the
+    grid."""
     resampling: Literal["nearest", "bilinear", "cubic", "average"] | None = None
     """Method for the measured bands where grids differ. Empty: by kind of band. Classes are never interpolated."""
 
@@ -287,7 +290,23 @@ class Recipe(Model):
         Raises:
             ValueError: The source's pixels do not divide the chip.
         """
-        return pixels_a_side(self.grid.side_m, source.resolution_m or self.grid.resolution_m)
+        return pixels_a_side(self.size_m(source), source.resolution_m or self.grid.resolution_m)
+
+    def size_m(self, source: SourceSpec) -> float:
+        """Side of a chip of a source in metres."""
+        return source.size_m or self.grid.side_m
+
+    def pixel_m(self, source: SourceSpec) -> float:
+        """Side of a pixel of a source in metres."""
+        if self.grid.scheme == "webmercator" and source.resolution_m is not None:
+            # Nobody writes all digits of a tile's 2445.98490512564 m.
+            return self.size_m(source) / self.side_px(source)
+        return source.resolution_m or self.grid.resolution_m
+
+    @property
+    def widest_m(self) -> float:
+        """Side of the largest chip of the grid and all sources: the ground that a chip has pixels of."""
+        return max(self.grid.side_m, *(self.size_m(source) for source in self.sources.values()))
 
     @model_validator(mode="after")
     def _sides(self) -> Recipe:
@@ -296,6 +315,39 @@ class Recipe(Model):
                 self.side_px(source)
             except ValueError as error:
                 raise ValueError(f"sources.{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _true_metres(self) -> Recipe:
+        """Metres of Web Mercator are shorter than those of the ground: nothing told in metres may come of it."""
+        if self.grid.scheme != "webmercator":
+            return self
+        for name, source in self.sources.items():
+            wrong = [
+                what
+                for what, asked in (("terrain.derive", source.terrain.derive), ("coregister", source.coregister))
+                if asked
+            ]
+            if wrong:
+                raise ValueError(
+                    f"sources.{name}: '{wrong[0]}' measures on the ground, and the metres of grid.scheme webmercator "
+                    "are not those of the ground; take another grid, or remove it"
+                )
+        for name, label in self.labels.items():
+            found = [
+                what
+                for what, there in (
+                    ("targets: distance", "distance" in getattr(label, "targets", ())),
+                    ("caption: tags", getattr(label, "caption", None) == "tags"),
+                    ("lines as wide as they are", getattr(label, "lines", "none") != "none"),
+                )
+                if there
+            ]
+            if found:
+                raise ValueError(
+                    f"labels.{name}: '{found[0]}' goes by metres, and those of grid.scheme webmercator are not those "
+                    "of the ground; take another grid, or do without"
+                )
         return self
 
     @model_validator(mode="after")

@@ -127,7 +127,7 @@ def _area(geometries: list[BaseGeometry], crs: CRS | None, what: str) -> BaseGeo
     # A single part stays as it was drawn, to the last bit.
     geometry = parts[0] if len(parts) == 1 else shapely.union_all(parts)
     if crs is not None and not lonlat:
-        geometry = _to_lonlat(geometry, crs, what)
+        geometry = to_lonlat(geometry, crs, what)
         # Before its validity: what is torn apart at the antimeridian crosses itself, too, and is not to be mended.
         _require_narrow(shapely.get_parts(geometry), what)
         if not geometry.is_valid:
@@ -328,7 +328,7 @@ def _invalid(geometry: BaseGeometry) -> str:
     )
 
 
-def _to_lonlat(geometry: BaseGeometry, crs: CRS, what: str) -> BaseGeometry:
+def to_lonlat(geometry: BaseGeometry, crs: CRS, what: str) -> BaseGeometry:
     """A geometry of any CRS in EPSG:4326."""
     import numpy as np
     from pyproj import Transformer

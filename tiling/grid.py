@@ -1,4 +1,6 @@
-"""The rule that lays chips: UTM cells snapped to one global origin, so the same place is the same chip in every run.
+"""Chips and the rule that lays them: UTM cells snapped to one global origin, so a place is the same chip in every run.
+
+The other rules (``GridSpec.scheme``) stand in ``tiling.schemes``; what follows is true of ``utm``.
 
 Columns count from easting 0, rows from the equator (northing 0 in the north, 10 000 000 in the south). Sentinel-2
 pixels of 10 m and 20 m lie on whole multiples of both origins, so chips whose side is a multiple of 20 m share their
@@ -16,9 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from math import floor, isclose, pi
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
+
+from tiling.mgrs import TILE_M, square_from_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from tiling.aoi import Aoi
+    from tiling.places import Place
 
 FALSE_NORTHING_M = 10_000_000
 """Northing of the equator in the southern UTM zones (EPSG:327xx)."""
@@ -51,9 +57,13 @@ _EXCEPTIONS: tuple[tuple[float, float, float, float, int], ...] = (
 _DENSIFY_DEG = 0.005
 
 # Two areas that agree to this share are the same area: projecting there and back costs about a nanometre.
-_SAME_AREA = 1e-9
+SAME_AREA = 1e-9
 
 _ID = re.compile(r"(32[67]\d\d)_(-?\d+)_(-?\d+)")
+
+WEB_MERCATOR = 3857
+WEB_MERCATOR_M = 2 * pi * 6_378_137.0
+"""Side of the square that Web Mercator (EPSG:3857) maps the earth to, in metres of the map."""
 
 
 def equator_northing(epsg: int) -> int:
@@ -61,9 +71,27 @@ def equator_northing(epsg: int) -> int:
     return FALSE_NORTHING_M if epsg // 100 == 327 else 0
 
 
-def _metres(size_px: int, resolution_m: float) -> float:
+def metres(size_px: int, resolution_m: float) -> float:
+    """Length of some pixels in metres, to a micrometre."""
     # 260 px of 0.3 m are 78 m and not 78.00000000000001 m: whole micrometres keep the lattice on round numbers.
     return round(size_px * resolution_m, 6)
+
+
+PLACED = ("points", "polygons")
+"""Schemes that read places from a file."""
+
+_OPTIONS = {
+    "places": PLACED,
+    "id_column": PLACED,
+    "snap_m": PLACED,
+    "margin_m": ("polygons",),
+    "fit": ("polygons",),
+    "tiles": ("mgrs",),
+    "overlap": ("mgrs",),
+    "spacing_km": ("majortom",),
+    "zone_from": ("majortom",),
+    "zoom": ("webmercator",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +100,52 @@ class GridSpec:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    scheme: Literal["utm"] = "utm"
-    """Rule of the grid. ``utm``: square cells in the UTM zone of the place, snapped to a global origin."""
+    scheme: Literal["utm", "utm-cells", "mgrs", "points", "polygons", "majortom", "webmercator"] = "utm"
+    """Rule of the grid. ``utm``: square cells in the UTM zone of the place, snapped to a global origin. ``utm-cells``:
+    cells of a power of two of pixels, counted from the origin of the projection. ``mgrs``: the tiles of Sentinel-2 cut
+    from their upper-left corner. ``points`` and ``polygons``: one chip about each of a file. ``majortom``: rows and
+    columns of Major TOM. ``webmercator``: the tiles of web maps."""
     resolution_m: Annotated[float, Gt(0)] = 10.0
-    """Size of a pixel in metres."""
+    """Size of a pixel in metres. Of ``webmercator`` it follows from zoom and size_px, in metres of the map."""
     size_px: Annotated[int, Gt(0)] = 256
     """Side of a chip in pixels."""
     size_m: Annotated[float, Gt(0)] | None = None
     """Side of a chip in metres, in place of ``size_px``; a whole number of pixels."""
     min_cover: Annotated[float, Gt(0), Le(1)] = 0.5
-    """Smallest share of a chip that lies in the area and in its own UTM zone; chips with less are not laid."""
+    """Smallest share of a chip that lies in the area, of ``utm`` and ``utm-cells`` also in its own UTM zone; chips
+    with less are not laid."""
+    places: str | None = None
+    """``points``, ``polygons``: file that they are read from; a vector file, for points also CSV with lon and lat."""
+    id_column: str | None = None
+    """``points``, ``polygons``: column of the file that names the chips. Empty: they are named by their place."""
+    snap_m: Annotated[float, Gt(0)] | None = None
+    """``points``, ``polygons``: corners lie on multiples of this, in metres. Empty: of a pixel."""
+    margin_m: Annotated[float, Ge(0)] = 0.0
+    """``polygons``: ground that a chip has around its polygon on every side, at least."""
+    fit: Literal["whole", "centre"] = "whole"
+    """``polygons``: ``whole``: about the middle of their bounds, and none may be larger than a chip; ``centre``: about
+    their centroid, and what is larger is cut."""
+    tiles: tuple[str, ...] = ()
+    """``mgrs``: tiles to cut (``33UWP``), as far as they lie in the area. Empty: all that Sentinel-2 has there."""
+    overlap: Literal["keep", "drop"] = "keep"
+    """``mgrs``: keep the chips of every tile, also where tiles overlap; or only those whose centre is in the tile's
+    own 100 km square and zone."""
+    spacing_km: Annotated[float, Gt(0)] = 10.0
+    """``majortom``: distance of rows, and of columns within a row."""
+    zone_from: Literal["corner", "centre"] = "corner"
+    """``majortom``: the point of a cell whose UTM zone its chip has, its lower-left corner or its centre."""
+    zoom: Annotated[int, Ge(0), Le(24)] | None = None
+    """``webmercator``: zoom level of the tiles."""
 
     def __post_init__(self) -> None:
         if not 0 < self.resolution_m < float("inf"):
             raise ValueError(f"resolution_m is {self.resolution_m:g}; a pixel has a size above 0 metres")
         if not 0 < self.min_cover <= 1:
             raise ValueError(f"min_cover is {self.min_cover:g}; it is a share above 0 and at most 1")
+        self._check_options()
+        if self.scheme == "webmercator":
+            self._check_web_mercator()
+            return
         resolution = Fraction(str(self.resolution_m))
         # The sides that are whole metres and whole pixels are the multiples of this one: for p/q metres a pixel, p.
         step = Fraction(resolution.numerator)
@@ -107,6 +165,53 @@ class GridSpec:
             near = [size for size in (below, below + step) if size > 0]
             works = " or ".join(f"{float(size):g} m ({size / resolution} px)" for size in near)
             raise ValueError(f"{found}; it must be a whole number of pixels and of metres: {works} would do")
+        self._check_scheme()
+
+    def _check_options(self) -> None:
+        for option, schemes in _OPTIONS.items():
+            default = type(self).__dataclass_fields__[option].default
+            if getattr(self, option) != default and self.scheme not in schemes:
+                raise ValueError(f"{option} belongs to scheme {' and '.join(schemes)}; with {self.scheme} remove it")
+        if self.scheme in PLACED and not self.places:
+            raise ValueError(f"scheme {self.scheme} needs a file of {self.scheme}; name it as places")
+        for option in ("margin_m", "spacing_km", "snap_m"):
+            value = getattr(self, option)
+            if value is not None and not (0 <= value < float("inf") and (value > 0 or option == "margin_m")):
+                raise ValueError(f"{option} is {value:g}; wanted a length above 0")
+
+    def _check_web_mercator(self) -> None:
+        if self.zoom is None or not 0 <= self.zoom <= 24:
+            raise ValueError(f"scheme webmercator needs a zoom from 0 to 24, and zoom is {self.zoom}")
+        if self.size_m is not None or self.size_px < 1:
+            raise ValueError("the tiles of webmercator have their side from zoom; give size_px alone, as 256 or 512")
+        pixel = WEB_MERCATOR_M / 2**self.zoom / self.size_px
+        if self.resolution_m != 10.0 and not isclose(self.resolution_m, pixel, rel_tol=1e-9):
+            raise ValueError(
+                f"resolution_m is {self.resolution_m:g}, but {self.size_px} px of a tile at zoom {self.zoom} are "
+                f"{pixel:g} m of the map each; leave resolution_m out"
+            )
+        object.__setattr__(self, "resolution_m", pixel)
+
+    def _check_scheme(self) -> None:
+        side = self.side_m
+        if self.scheme == "utm-cells" and self.side_px & (self.side_px - 1):
+            raise ValueError(f"cells of utm-cells have a power of two of pixels, as 128 or 256, not {self.side_px}")
+        if self.scheme == "mgrs":
+            if side > TILE_M:
+                raise ValueError(f"chips of {side:g} m do not fit a tile of {TILE_M} m; make them smaller")
+            for name in self.tiles:
+                square_from_name(name)  # raises where there is no such tile
+        if self.scheme == "majortom" and side < self.spacing_km * 1000:
+            raise ValueError(
+                f"chips of {side:g} m leave gaps in a grid of {self.spacing_km:g} km; Major TOM takes 10 680 m on "
+                "10 km (size_px: 1068 at 10 m), make them at least as wide as the spacing"
+            )
+        if self.snap_m is not None and Fraction(str(self.snap_m)) % Fraction(str(self.resolution_m)):
+            raise ValueError(
+                f"snap_m is {self.snap_m:g}, which is no whole number of pixels of {self.resolution_m:g} m"
+            )
+        if 2 * self.margin_m >= side:
+            raise ValueError(f"a margin of {self.margin_m:g} m leaves no room in chips of {side:g} m")
 
     @property
     def side_px(self) -> int:
@@ -118,7 +223,7 @@ class GridSpec:
     @property
     def side_m(self) -> float:
         """Side of a chip in metres, a whole number."""
-        return _metres(self.side_px, self.resolution_m)
+        return metres(self.side_px, self.resolution_m)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -128,24 +233,48 @@ class Chip:
     epsg: int
     col: int
     row: int
-    """Counts upwards (to the north); negative in the south."""
+    """Counts upwards (to the north), negative in the south; with other schemes than ``utm`` as they count."""
     size_px: int
     """Side in pixels; chips are square."""
     resolution_m: float
+    edges: tuple[float, float, float, float] | None = None
+    """``bounds`` of a chip that does not lie on the lattice of its size and ``utm``."""
+    name: str = ""
+    """``id`` where it is not made of code, column and row."""
 
     @property
     def id(self) -> str:
         """Name of this chip in the store, stable across runs of one grid: ``32631_12_-4``."""
-        return f"{self.epsg}_{self.col}_{self.row}"
+        return self.name or f"{self.epsg}_{self.col}_{self.row}"
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Column and row, in the lattice of chips of this size, of the cell that holds the lower-left corner."""
+        if self.edges is None:
+            return self.col, self.row
+        side, y0 = self.size_m, equator_northing(self.epsg)
+        # A corner on the lattice's own line stays there, whatever division makes of it.
+        return floor(self.edges[0] / side + 1e-9), floor((self.edges[1] - y0) / side + 1e-9)
+
+    def around(self, side_m: float, resolution_m: float) -> Chip:
+        """The same place with another side and other pixels: same id, same centre."""
+        if side_m == self.size_m and resolution_m == self.resolution_m:
+            return self
+        minx, miny, maxx, maxy = self.bounds
+        more = (side_m - self.size_m) / 2
+        edges = (minx - more, miny - more, maxx + more, maxy + more)
+        return Chip(self.epsg, self.col, self.row, round(side_m / resolution_m), resolution_m, edges, self.id)
 
     @property
     def size_m(self) -> float:
         """Side in metres."""
-        return _metres(self.size_px, self.resolution_m)
+        return metres(self.size_px, self.resolution_m)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(minx, miny, maxx, maxy) in metres; neighbours share these numbers bit for bit."""
+        if self.edges is not None:
+            return self.edges
         y0 = equator_northing(self.epsg)
         side = self.size_m
         return (self.col * side, y0 + self.row * side, (self.col + 1) * side, y0 + (self.row + 1) * side)
@@ -209,12 +338,12 @@ def to_utm(epsg: int) -> Transformer:
 
 
 @lru_cache(maxsize=128)
-def _zone_area_m(epsg: int) -> BaseGeometry:
+def zone_area_m(epsg: int) -> BaseGeometry:
     """``zone_area`` in the zone's own metres: one drawing for all areas, so that a border chip's cover is stable."""
-    return _projected(zone_area(epsg), epsg)
+    return projected(zone_area(epsg), epsg)
 
 
-def _projected(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
+def projected(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
     """A lon/lat geometry in a zone's metres, with enough points on its edges that they bend as they should."""
     import numpy as np
     import shapely
@@ -226,13 +355,11 @@ def _projected(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
 
 
 def chip_at(lon: float, lat: float, spec: GridSpec) -> Chip:
-    """The one chip that owns a point (degrees, EPSG:4326): the cell it falls in, in the zone that owns it.
+    """The one chip of scheme ``utm`` that owns a point (degrees, EPSG:4326): the cell it falls in, in its zone.
 
     Raises:
         ValueError: The point lies outside ±180° or outside 80°S to 84°N.
     """
-    from math import floor
-
     epsg = int(zone_of(lon, lat))
     x, y = to_utm(epsg).transform(lon, lat)
     col, row = floor(x / spec.side_m), floor((y - equator_northing(epsg)) / spec.side_m)
@@ -245,23 +372,42 @@ def chip_from_id(id: str, spec: GridSpec) -> Chip:
     """The chip of a grid that has this id.
 
     Raises:
-        ValueError: The text is not the id of a UTM chip.
+        ValueError: The text is not the id of a chip of this grid.
     """
+    if spec.scheme != "utm":
+        from tiling.schemes import from_id
+
+        return from_id(id, spec)
     match = _ID.fullmatch(id)
     if match is None or not 1 <= int(match[1]) % 100 <= 60:
         raise ValueError(f"{id!r} is not a chip id; one reads like '32633_234_2098': EPSG code, column, row")
     return Chip(int(match[1]), int(match[2]), int(match[3]), spec.side_px, spec.resolution_m)
 
 
-def lay_chips(aoi: Aoi, spec: GridSpec) -> tuple[tuple[Chip, ...], npt.NDArray[np.float64]]:
+def lay_chips(
+    aoi: Aoi, spec: GridSpec, places: Sequence[Place] = ()
+) -> tuple[tuple[Chip, ...], npt.NDArray[np.float64]]:
     """The chips of an area and their cover, ordered by EPSG code, row and column.
 
-    The cover of a chip, float64 in (0, 1], is the share of it that lies in the area *and* in the part of the earth its
-    zone owns; chips below ``spec.min_cover`` are left out. Whether a chip is laid depends on nothing but its own cover,
-    so a larger area has all the chips of a smaller one.
+    The cover of a chip, float64 in (0, 1], is the share of it that lies in the area *and* (``utm``, ``utm-cells``) in
+    the part of the earth its zone owns; chips below ``spec.min_cover`` are left out. Whether a chip is laid depends on
+    nothing but its own cover, so a larger area has all the chips of a smaller one.
+
+    Args:
+        aoi: The area.
+        spec: The grid.
+        places: Points or polygons of the schemes that stand on them.
+
+    Raises:
+        AoiError: A polygon is larger than its chip.
     """
     import numpy as np
     import shapely
+
+    if spec.scheme != "utm":
+        from tiling.schemes import lay
+
+        return lay(aoi, spec, places)
 
     chips: list[Chip] = []
     covers: list[npt.NDArray[np.float64]] = []
@@ -270,8 +416,8 @@ def lay_chips(aoi: Aoi, spec: GridSpec) -> tuple[tuple[Chip, ...], npt.NDArray[n
     for epsg in (*range(32601, 32661), *range(32701, 32761)):
         if not aoi.geometry.intersects(zone_area(epsg)):
             continue
-        col, row, cover = _cells(_area_in_zone(aoi.geometry, epsg), spec.side_m, equator_northing(epsg))
-        keep = np.flatnonzero((cover > 0) & (cover >= spec.min_cover - _SAME_AREA))
+        col, row, cover = cells(area_in_zone(aoi.geometry, epsg), spec.side_m, equator_northing(epsg))
+        keep = np.flatnonzero((cover > 0) & (cover >= spec.min_cover - SAME_AREA))
         keep = keep[np.lexsort((col[keep], row[keep]))]
         chips.extend(
             Chip(epsg, c, r, size_px, resolution_m) for c, r in zip(col[keep].tolist(), row[keep].tolist(), strict=True)
@@ -280,7 +426,7 @@ def lay_chips(aoi: Aoi, spec: GridSpec) -> tuple[tuple[Chip, ...], npt.NDArray[n
     return tuple(chips), np.concatenate(covers) if covers else np.empty(0)
 
 
-def _area_in_zone(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
+def area_in_zone(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
     """What a zone owns of a lon/lat geometry, in the zone's metres."""
     import shapely
 
@@ -288,14 +434,14 @@ def _area_in_zone(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
     # every area of interest.
     minlon, minlat, maxlon, maxlat = zone_area(epsg).bounds
     near = shapely.intersection(geometry, shapely.box(minlon - 0.5, minlat - 0.5, maxlon + 0.5, maxlat + 0.5))
-    part = _projected(_polygonal(near), epsg)
+    part = projected(polygonal(near), epsg)
     if not part.is_valid:
         # Edges that are straight in degrees and millimetres apart may cross as polylines in metres.
-        part = _polygonal(shapely.make_valid(part))
-    return _polygonal(shapely.intersection(part, _zone_area_m(epsg)))
+        part = polygonal(shapely.make_valid(part))
+    return polygonal(shapely.intersection(part, zone_area_m(epsg)))
 
 
-def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
+def polygonal(geometry: BaseGeometry) -> BaseGeometry:
     """The polygons of a geometry. Areas that touch leave lines and points in an intersection, which have no cover."""
     import shapely
 
@@ -305,7 +451,7 @@ def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
     return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
 
 
-def _cells(
+def cells(
     area: BaseGeometry, side_m: float, y0: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Columns, rows and covers of the cells that share ground with an area (metres of one zone), in no order.
@@ -331,9 +477,9 @@ def _cells(
         parts = shapely.intersection(parts, boxes)
         mixed = np.flatnonzero(shapely.get_type_id(parts) == shapely.GeometryType.GEOMETRYCOLLECTION)
         for index in mixed.tolist():
-            parts[index] = _polygonal(parts[index])
+            parts[index] = polygonal(parts[index])
         cover = shapely.area(parts) / (width * side_m) ** 2
-        full = cover >= 1 - _SAME_AREA
+        full = cover >= 1 - SAME_AREA
         done = full if level else cover > 0
         within = np.arange(width)
         cols = col[done, None, None] + within[None, None, :] + np.zeros((1, width, 1), "int64")
@@ -372,7 +518,7 @@ def corners(chips: Sequence[Chip]) -> npt.NDArray[np.float64]:
     for epsg, where, bounds in by_zone(chips):
         x, y = bounds[:, [0, 2, 2, 0]], bounds[:, [1, 1, 3, 3]]
         lon, lat = to_utm(epsg).transform(x, y, direction="INVERSE")
-        meridian = 6 * (epsg % 100) - 183
+        meridian = 0 if epsg == WEB_MERCATOR else 6 * (epsg % 100) - 183
         lon = np.where(lon - meridian > 180, lon - 360, lon)
         lon = np.where(lon - meridian < -180, lon + 360, lon)
         ring[where] = np.stack([lon, lat], axis=-1)
@@ -403,13 +549,6 @@ def by_zone(
     """Chips taken apart by zone: (EPSG code, positions in ``chips``, bounds ``(n, 4)`` in metres), by EPSG code."""
     import numpy as np
 
-    table = np.array([(chip.epsg, chip.col, chip.row) for chip in chips], dtype="int64").reshape(-1, 3)
-    sides = np.array([chip.size_m for chip in chips], dtype="float64")
-    zones = []
-    for epsg in np.unique(table[:, 0]).tolist():
-        where = np.flatnonzero(table[:, 0] == epsg)
-        col, row, side = table[where, 1], table[where, 2], sides[where]
-        y0 = equator_northing(epsg)
-        bounds = np.stack([col * side, y0 + row * side, (col + 1) * side, y0 + (row + 1) * side], axis=1)
-        zones.append((epsg, where, bounds))
-    return zones
+    codes = np.array([chip.epsg for chip in chips], dtype="int64")
+    bounds = np.array([chip.bounds for chip in chips], dtype="float64").reshape(-1, 4)
+    return [(epsg, np.flatnonzero(codes == epsg), bounds[codes == epsg]) for epsg in np.unique(codes).tolist()]

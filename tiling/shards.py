@@ -25,6 +25,8 @@ _SHIFT = 1 << (_ORDER - 1)
 _SHARD_SIDE_PX = 2048
 """Side of the square that a shard should about cover: wide enough to decode each block of a scene once."""
 _MAX_PER_SHARD = 1024
+_PARTS = 1000
+"""Parts of a pixel that two pixel grids are told apart by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,49 +43,79 @@ class Shard:
         """Position after the last chip."""
         return self.start + len(self.chips)
 
-    def windows(self, max_px: int) -> tuple[Window, ...]:
+    def windows(self, max_px: int, pixel_m: float | None = None) -> tuple[Window, ...]:
         """The rectangles to read: every chip in exactly one, none with more than ``max_px`` pixels if it has two chips.
 
-        Chips are taken apart by zone, then like a quadtree into squares of cells until a rectangle is small enough and
-        at least half full, so that two far corners of a shard do not drag in what lies between them.
+        Chips are taken apart by pixel grid (zone, and where in a pixel their corners lie), then like a quadtree into
+        squares of cells until a rectangle is small enough and at least half full, so that two far corners of a shard do
+        not drag in what lies between them.
+
+        Args:
+            max_px: Pixels of a window.
+            pixel_m: Also fit to pixels of this size, in metres: then ``Window.at`` it works.
         """
-        zones: dict[int, list[int]] = {}
+        grids: dict[tuple[int, ...], list[int]] = {}
         for position, chip in enumerate(self.chips):
-            zones.setdefault(chip.epsg, []).append(position)
+            grids.setdefault(_pixel_grid(chip, pixel_m), []).append(position)
         windows: list[Window] = []
-        for positions in zones.values():
+        for positions in grids.values():
             windows.extend(self._window(group) for group in self._groups(positions, max_px))
         return tuple(windows)
 
     def _groups(self, positions: list[int], max_px: int) -> list[list[int]]:
-        cols = [self.chips[position].col for position in positions]
-        rows = [self.chips[position].row for position in positions]
-        cells = (max(cols) - min(cols) + 1) * (max(rows) - min(rows) + 1)
-        pixels = cells * self.chips[positions[0]].size_px ** 2
-        if len(positions) == 1 or (pixels <= max_px and 2 * len(positions) >= cells):
+        chips = [self.chips[position] for position in positions]
+        cells = [chip.cell for chip in chips]
+        height, width = _extent(chips)
+        filled = len(positions) * chips[0].size_px ** 2
+        if len(positions) == 1 or (height * width <= max_px and 2 * filled >= height * width):
             return [positions]
         # The highest bit in which the cells differ: one level up they lie in one aligned square, here they do not.
-        differ = max((max(values) + _SHIFT) ^ (min(values) + _SHIFT) for values in (cols, rows)).bit_length()
+        differ = max((max(axis) + _SHIFT) ^ (min(axis) + _SHIFT) for axis in zip(*cells, strict=True)).bit_length()
+        if not differ:  # all within one cell: chips that overlap
+            return [[position] for position in positions]
         quadrants: dict[tuple[int, int], list[int]] = {}
-        for position, col, row in zip(positions, cols, rows, strict=True):
+        for position, (col, row) in zip(positions, cells, strict=True):
             quadrants.setdefault((col >> (differ - 1), row >> (differ - 1)), []).append(position)
         return [group for quadrant in quadrants.values() for group in self._groups(quadrant, max_px)]
 
     def _window(self, positions: list[int]) -> Window:
         chips = [self.chips[position] for position in positions]
         first = chips[0]
-        west, south = min(chip.col for chip in chips), min(chip.row for chip in chips)
-        east, north = max(chip.col for chip in chips), max(chip.row for chip in chips)
-        lower = Chip(first.epsg, west, south, first.size_px, first.resolution_m).bounds
-        upper = Chip(first.epsg, east, north, first.size_px, first.resolution_m).bounds
+        west, south, east, north = _around(chips)
+        res = first.resolution_m
         return Window(
             epsg=first.epsg,
-            bounds=(lower[0], lower[1], upper[2], upper[3]),
-            resolution_m=first.resolution_m,
-            shape=((north - south + 1) * first.size_px, (east - west + 1) * first.size_px),
+            bounds=(west, south, east, north),
+            resolution_m=res,
+            shape=_extent(chips),
             chips=tuple(positions),
-            corners=tuple(((north - chip.row) * chip.size_px, (chip.col - west) * chip.size_px) for chip in chips),
+            corners=tuple(
+                (round((north - chip.bounds[3]) / res), round((chip.bounds[0] - west) / res)) for chip in chips
+            ),
+            side_px=first.size_px,
         )
+
+
+def _around(chips: Sequence[Chip]) -> tuple[float, float, float, float]:
+    west, south, east, north = zip(*(chip.bounds for chip in chips), strict=True)
+    return min(west), min(south), max(east), max(north)
+
+
+def _extent(chips: Sequence[Chip]) -> tuple[int, int]:
+    """(y, x) pixels of the smallest rectangle around chips of one pixel grid."""
+    west, south, east, north = _around(chips)
+    res = chips[0].resolution_m
+    return round((north - south) / res), round((east - west) / res)
+
+
+def _pixel_grid(chip: Chip, pixel_m: float | None) -> tuple[int, ...]:
+    """Equal for chips whose pixels lie on one grid: zone, and how far their corners are off it, in thousandths."""
+    if chip.edges is None:  # all corners are multiples of the side, which is whole pixels of every source
+        return (chip.epsg,)
+    off = []
+    for size in (chip.resolution_m, pixel_m or chip.resolution_m):
+        off += [round(value / size % 1 * _PARTS) % _PARTS for value in (chip.edges[0], chip.edges[3])]
+    return (chip.epsg, *off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +132,8 @@ class Window:
     """Positions of the chips within their shard."""
     corners: tuple[tuple[int, int], ...]
     """For each of ``chips``, the (y, x) pixel of its upper-left corner within the window."""
+    side_px: int | None = None
+    """Side of the chips; None of a window that is no chips'."""
 
     @property
     def geobox(self) -> GeoBox:
@@ -139,6 +173,7 @@ class Window:
             resolution_m=resolution_m,
             shape=(own(self.shape[0]), own(self.shape[1])),
             corners=tuple((own(y), own(x)) for y, x in self.corners),
+            side_px=None if self.side_px is None else own(self.side_px),
         )
 
 
@@ -155,7 +190,7 @@ def lay_shards(chips: Sequence[Chip], per_shard: int) -> tuple[Shard, ...]:
 
     if per_shard < 1:
         raise ValueError(f"a shard has at least 1 chip, {per_shard} were asked for")
-    table = np.array([(chip.epsg, chip.col, chip.row) for chip in chips], dtype="int64").reshape(-1, 3)
+    table = np.array([(chip.epsg, *chip.cell) for chip in chips], dtype="int64").reshape(-1, 3)
     order = np.lexsort((hilbert(table[:, 1], table[:, 2]), table[:, 0])).tolist()
     return tuple(
         Shard(ordinal, start, tuple(chips[index] for index in order[start : start + per_shard]))
