@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from catalog.endpoints import Host, host_of
 from catalog.signing import sign
 from curate.errors import CatalogError
+from curate.objects import gdal_settings
 
 if TYPE_CHECKING:
     from rasterio.io import MemoryFile
@@ -86,7 +87,7 @@ def access(href: str, signing: str | None = None) -> Access:
     host = host_of(href)
     url = f"/vsis3/{href.removeprefix('s3://')}" if href.startswith("s3://") else href
     if host is None:
-        return Access(url)
+        return Access(url, gdal_settings() if href.startswith("s3://") else {})
     if host.auth == "earthdata":
         return Access(url, _earthdata(host))
     if not href.startswith("s3://"):

@@ -39,6 +39,7 @@ from catalog.filters import (
     same_everywhere,
 )
 from curate.errors import CatalogError
+from curate.objects import ObjectsError, is_object_url, read_object
 
 if TYPE_CHECKING:
     import requests
@@ -360,7 +361,7 @@ class StaticCatalog:
     def __init__(self, where: str | Path) -> None:
         text = str(where)
         self.name = text
-        self.root = text if _is_url(text) else str(Path(text).resolve())
+        self.root = text if _is_url(text) or is_object_url(text) else str(Path(text).resolve())
         self._items: dict[str | None, list[Item]] | None = None
         self._collections: set[str] = set()
 
@@ -659,6 +660,11 @@ class _Files:
         self._session: requests.Session | None = None
 
     def read(self, at: str) -> bytes:
+        if is_object_url(at):
+            try:
+                return read_object(at)
+            except ObjectsError as error:
+                raise CatalogError(at, f"cannot be read as a catalog: {error}") from error
         if not _is_url(at):
             try:
                 return Path(at).read_bytes()

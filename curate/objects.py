@@ -14,10 +14,12 @@ import configparser
 import datetime as dt
 import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -80,14 +82,73 @@ def read_object(url: str) -> bytes:
     Raises:
         ObjectsError: It is not there or cannot be read; says why and what to do.
     """
+    return b"".join(_pieces(url))
+
+
+def _pieces(url: str) -> Iterator[bytes]:
     import obstore
 
     folder, _, name = url.rpartition("/")
     store = open_objects(folder)
     try:
-        return bytes(obstore.get(store, name).bytes())
+        for piece in obstore.get(store, name).stream(min_chunk_size=8 * 2**20):
+            yield bytes(piece)
     except (obstore.exceptions.BaseError, OSError) as error:
         raise ObjectsError("; ".join(reason(error))) from error
+
+
+class Nearby:
+    """Files of object storage as files on the disk, for readers that want a path. Make it with ``nearby``."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._addresses: dict[str, str] = {}
+
+    def path(self, where: str) -> str:
+        """Where a file lies on the disk, brought there if it is in object storage; other addresses as they are.
+
+        Raises:
+            ObjectsError: It is not there or cannot be read.
+        """
+        if where.startswith("file://"):
+            return unquote(urlsplit(where).path)
+        if not is_object_url(where):
+            return where
+        # A folder a file: the names are kept, because what is read from a file may be called after it.
+        path = Path(self._folder, str(len(self._addresses)), where.rpartition("/")[2])
+        path.parent.mkdir()
+        with path.open("wb") as file:
+            file.writelines(_pieces(where))
+        self._addresses[str(path)] = where
+        return str(path)
+
+    def told(self, text: str) -> str:
+        """A sentence with the addresses that the user knows in place of the paths."""
+        for path, address in self._addresses.items():
+            text = text.replace(path, address)
+        return text
+
+
+@contextmanager
+def nearby() -> Iterator[Nearby]:
+    """A place on the disk for files of object storage, gone with the context."""
+    with tempfile.TemporaryDirectory(prefix="curate-") as folder:
+        yield Nearby(folder)
+
+
+def gdal_settings() -> dict[str, str]:
+    """What GDAL must be told to find ``/vsis3/`` where the AWS tools find it; credentials it finds by itself."""
+    settings = {}
+    if endpoint := s3_endpoint():
+        parts = urlsplit(endpoint)
+        settings = {
+            "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
+            "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+        }
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1", "yes"):
+        settings["AWS_NO_SIGN_REQUEST"] = "YES"
+    return settings
 
 
 def s3_endpoint() -> str | None:

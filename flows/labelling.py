@@ -20,6 +20,7 @@ from catalog.lock import LockedItem, scenes_from_lock
 from chips.index import ChipRecord, LabelRecord, table_bytes
 from chips.layout import Coordinate, Group, Variable
 from curate.errors import LabelError
+from curate.objects import Nearby, ObjectsError, nearby
 from labels.caption import CaptionLabel, CaptionSpec, Tag
 from labels.layers import Layer
 from labels.legend import is_file
@@ -42,6 +43,8 @@ PREFIX = "label:"
 """In the lock, the items of a label product stand under this prefix and the label's name."""
 GROUP = "label"
 """Group of the store with all labels on the grid's pixels; one of another pixel size has a group of its own."""
+READ_BY_WINDOWS = ("raster", "measure")
+"""Paths of labels whose files are read piece by piece, wherever they lie."""
 HALO_PX = 256
 """How far around a window targets of parcels look at most."""
 WINDOW_PX = 4096 * 4096
@@ -81,13 +84,21 @@ def open_labels(recipe: Recipe, aoi: Aoi, chips: Sequence[Chip], locked: Sequenc
             made from those that it names.
         ReadError: A raster cannot be opened.
     """
+    with nearby() as near:
+        try:
+            return _open_labels(recipe, aoi, chips, locked, near)
+        except LabelError as error:
+            raise LabelError(near.told(error.what), near.told(error.why)) from error
+
+
+def _open_labels(recipe: Recipe, aoi: Aoi, chips: Sequence[Chip], locked: Sequence[LockedItem], near: Nearby) -> Labels:
     drawn: list[LabelSource] = []
     derived: list[ChipLabel] = []
     layers: dict[str, Layer] = {}
     tags: dict[str, Mapping[str, Sequence[Tag]]] = {}
     captioned = {s.of for s in recipe.labels.values() if isinstance(s, CaptionSpec) and s.caption == "tags"}
     for name in recipe.label_order:
-        spec = _located(recipe.labels[name], recipe)
+        spec = _located(name, recipe.labels[name], recipe, near)
         found: tuple[LabelSource | ChipLabel, ...]
         if isinstance(spec, DerivedSpec):
             derived.append(derive_label(name, spec, layers))
@@ -103,7 +114,7 @@ def open_labels(recipe: Recipe, aoi: Aoi, chips: Sequence[Chip], locked: Sequenc
                 aoi=aoi,
                 rasters=tuple(tile.assets[0].href for tile in tiles),
                 margin_m=1.5 * chips[0].size_m + HALO_PX * chips[0].resolution_m,
-                reach=partial(access, signing=tiles[0].signing) if tiles else None,
+                reach=partial(access, signing=tiles[0].signing) if tiles else access,
                 interval=(recipe.interval.start, recipe.interval.end),
             )
             if isinstance(spec, OsmLabel) and name in captioned:
@@ -143,17 +154,20 @@ def _can_be_derived(label: ChipLabel, drawn: Sequence[LabelSource], tags: Mappin
             )
 
 
-def _located(spec: LabelSpec, recipe: Recipe) -> LabelSpec:
-    """A label's spec with absolute paths."""
+def _located(name: str, spec: LabelSpec, recipe: Recipe, near: Nearby) -> LabelSpec:
+    """A label's spec with absolute paths; what is read as a whole is brought near, rasters are read where they lie."""
     changes: dict[str, Any] = {}
     for option in spec.paths:
         value = getattr(spec, option)
-        if option == "legend" and value is not None and not is_file(value):
+        if value is None or (option == "legend" and not is_file(value)):
             continue  # a name
-        if isinstance(value, str):
-            changes[option] = recipe.file(value)
-        elif value is not None:
-            changes[option] = tuple(recipe.file(path) for path in value)
+        files = [recipe.file(path) for path in ((value,) if isinstance(value, str) else value)]
+        if option not in READ_BY_WINDOWS:
+            try:
+                files = [near.path(file) for file in files]
+            except ObjectsError as error:
+                raise LabelError(f"label {name}", f"{option} {', '.join(files)} cannot be read: {error}") from error
+        changes[option] = files[0] if isinstance(value, str) else tuple(files)
     return dataclasses.replace(spec, **changes)
 
 

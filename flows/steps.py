@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from curate.errors import IncompleteError, OutputError, StoreError
+from curate.errors import AoiError, IncompleteError, OutputError, StoreError
 from flows.console import Console
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def make_request(
 
 def _absolute(value: str) -> str:
     """An existing path as an absolute one; text, names and URLs as they are."""
+    if value.startswith("file://"):
+        return unquote(urlsplit(value).path)
     return str(Path(value).absolute()) if _exists(value) else value
 
 
@@ -118,7 +121,6 @@ def absolute_out(out: str) -> str:
 def _open(request: Request) -> tuple[Recipe, Aoi]:
     """The recipe, with the request's catalog in place of its own, and the area."""
     from recipes.read import default_recipe, parse_recipe, read_recipe
-    from tiling.aoi import read_aoi
 
     if request.recipe is None:
         recipe = default_recipe()
@@ -128,7 +130,21 @@ def _open(request: Request) -> tuple[Recipe, Aoi]:
         recipe = read_recipe(request.recipe)
     if request.catalog is not None:
         recipe = recipe.model_copy(update={"catalog": request.catalog})
-    return recipe, read_aoi(request.aoi)
+    return recipe, _read_area(request.aoi)
+
+
+def _read_area(where: str) -> Aoi:
+    """The area, also of a file in object storage."""
+    from curate.objects import ObjectsError, nearby
+    from tiling.aoi import read_aoi
+
+    with nearby() as near:
+        try:
+            return read_aoi(near.path(where))
+        except ObjectsError as error:
+            raise AoiError(where, f"cannot be read: {error}") from error
+        except AoiError as error:
+            raise AoiError(near.told(error.what), near.told(error.why)) from error
 
 
 def check_request(request: Request) -> None:

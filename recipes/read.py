@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from curate.errors import RecipeError
+from curate.objects import ObjectsError, is_object_url, read_object
 from recipes.recipe import Recipe
 
 DEFAULT = "default.yaml"
@@ -25,7 +26,12 @@ DEFAULT = "default.yaml"
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe of a YAML file; its relative paths start from the file's folder. Raises `RecipeError`."""
+    """The recipe of a YAML file, which may lie in object storage; its relative paths start from its folder.
+
+    Raises `RecipeError`.
+    """
+    if is_object_url(str(path)):
+        return _read_object(str(path))
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -34,6 +40,16 @@ def read_recipe(path: str | Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), (f"cannot be read as text ({error}); wanted a YAML file",)) from error
     return parse_recipe(text, name=str(path)).located(file.resolve().parent)
+
+
+def _read_object(url: str) -> Recipe:
+    try:
+        text = read_object(url).decode()
+    except ObjectsError as error:
+        raise RecipeError(url, (f"cannot be read: {error}",)) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(url, (f"cannot be read as text ({error}); wanted a YAML file",)) from error
+    return parse_recipe(text, name=url).located(url.rpartition("/")[0])
 
 
 def default_recipe() -> Recipe:

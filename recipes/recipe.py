@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -272,7 +274,7 @@ class Recipe(Model):
     unreadable: Literal["fail", "skip"] = "fail"
     """What a scene that cannot be read does: stop its shard (the default), or be left out and recorded."""
 
-    _base: Path = PrivateAttr(default_factory=Path)
+    _base: Path | str = PrivateAttr(default_factory=Path)
 
     @property
     def sample_steps(self) -> tuple[SampleStep, ...]:
@@ -280,8 +282,8 @@ class Recipe(Model):
         return self.sample if isinstance(self.sample, tuple) else (self.sample,)
 
     @property
-    def base(self) -> Path:
-        """Folder that relative paths of the recipe start from: where the recipe lies."""
+    def base(self) -> Path | str:
+        """Folder, or its address in object storage, that relative paths start from: where the recipe lies."""
         return self._base
 
     def side_px(self, source: SourceSpec) -> int:
@@ -472,19 +474,26 @@ class Recipe(Model):
             )
         return value
 
-    def located(self, base: Path) -> Recipe:
-        """The same recipe with relative paths starting from ``base``."""
+    def located(self, base: Path | str) -> Recipe:
+        """The same recipe with relative paths starting from ``base``; text is an address in object storage."""
         copy = self.model_copy()
         copy._base = base
         return copy
 
     def file(self, value: str) -> str:
-        """A file of the recipe as an absolute path; a URL comes back as it is."""
-        return value if "://" in value else str((self._base / value).absolute())
+        """A file of the recipe as an absolute path or an address; a URL comes back as it is."""
+        if value.startswith("file://"):
+            return unquote(urlsplit(value).path)
+        if "://" in value:
+            return value
+        if isinstance(self._base, str) and not value.startswith("/"):
+            scheme, bucket, folder = urlsplit(self._base)[:3]
+            return f"{scheme}://{bucket}{posixpath.normpath(posixpath.join('/', folder, value))}"
+        return str((Path(self._base) / value).absolute())
 
     def path(self, value: str) -> str:
         """A path of the recipe as an absolute path; URLs and known catalog names come back as they are."""
-        if "://" in value or (re.fullmatch(r"[a-z0-9-]+", value) and not (self._base / value).exists()):
+        if re.fullmatch(r"[a-z0-9-]+", value) and (isinstance(self._base, str) or not (self._base / value).exists()):
             return value
         return self.file(value)
 

@@ -16,6 +16,9 @@ import zarr
 from obstore.store import HTTPStore, ObjectStore, S3Store
 
 from chips.storage import Storage, open_storage
+from curate.errors import CurateError
+from flows.console import PlainConsole
+from flows.steps import build, check, info, make_request
 from simulate.write import World
 
 COMMAND = Path(sys.executable).with_name("curate")
@@ -58,7 +61,7 @@ def test_a_killed_build_in_object_storage_does_not_open_and_continues_to_the_byt
     kept = len(storage.sizes(".curate/shards"))
     assert kept >= 2
     assert not opens(storage.store)
-    assert f"unfinished build: {kept} of" in run("info", out)
+    assert info(out).summary.startswith(f"unfinished build: {kept} of")
 
     again = start()
     _, said = again.communicate(timeout=240)
@@ -66,9 +69,8 @@ def test_a_killed_build_in_object_storage_does_not_open_and_continues_to_the_byt
     assert f"{kept} of " in said, "the shards that were there are told and kept"
     assert content(storage) == content_of(dataset)
     assert opens(storage.store)
-    assert "is built already" in run(*arguments)
-    assert "the dataset is as promised" in run("check", out)
-    assert f"{out}: dataset of" in run("info", f"{out}/")
+    assert check(out, PlainConsole()).problems == ()
+    assert info(f"{out}/").summary.startswith("dataset of")
     assert list(tmp_path.iterdir()) == [], "nothing is left on the disk of whoever built it"
     secrets = [os.environ[name] for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL")]
     for data in content(storage).values():
@@ -76,10 +78,67 @@ def test_a_killed_build_in_object_storage_does_not_open_and_continues_to_the_byt
         assert not any(secret.encode() in data for secret in secrets)
 
 
-def run(*arguments: str) -> str:
-    done = subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+INPUTS = """\
+name: all-in-s3
+time: 2021-04-01/2021-08-01
+catalog: ../catalog.json
+grid: {resolution_m: 10, size_px: 64, min_cover: 0.3}
+sources:
+  s2: {collection: sentinel-2-l2a, bands: [red], time: {composite: monthly, how: median}}
+labels:
+  fields: {vector: ../fields.geojson, attribute: label, background: 0}
+  cover: {raster: [WORLDCOVER]}
+split: {block_km: 1.2, buffer_km: 0.1, seed: 1}
+"""
+
+
+def test_area_recipe_catalog_scenes_and_labels_may_all_lie_in_object_storage(
+    bucket: str, world: World, tmp_path: Path
+) -> None:
+    store = open_storage(f"{bucket}/inputs")
+    for path in world.folder.rglob("*"):
+        if path.is_file():
+            store.put(path.relative_to(world.folder).as_posix(), path.read_bytes())
+    tiles = [f"../{path.relative_to(world.folder).as_posix()}" for path in sorted(world.folder.rglob("map.tif"))]
+    text = INPUTS.replace("WORLDCOVER", ", ".join(tiles))
+    store.put("recipes/all.yaml", text.encode())
+    (world.folder / "recipes").mkdir(exist_ok=True)
+    (world.folder / "recipes" / "all.yaml").write_text(text)
+
+    local, remote = tmp_path / "local", f"{bucket}/out"
+    region = world.region.relative_to(world.folder).as_posix()
+    for base, out in ((str(world.folder), str(local)), (store.url, remote)):
+        request = make_request(aoi=f"{base}/{region}", recipe=f"{base}/recipes/all.yaml", out=out)
+        build(request, PlainConsole())
+    wanted, found = content_of(local), content(open_storage(remote))
+    assert found.keys() == wanted.keys()
+    pixels = [key for key in wanted if "/c/" in key]
+    assert len(pixels) > 20
+    # Addresses of scenes differ, so the lock does, and with it the fingerprint.
+    assert {key: found[key] for key in pixels} == {key: wanted[key] for key in pixels}
+    assert check(remote, PlainConsole()).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("aoi", "recipe", "told"),
+    [
+        ("no.geojson", "recipe.yaml", "no.geojson: cannot be read: there is no such object; correct the address"),
+        ("broken.geojson", "recipe.yaml", "broken.geojson: is not valid JSON"),
+        ("region.geojson", "no.yaml", "no.yaml: cannot be read: there is no such object; correct the address"),
+        ("region.geojson", "recipe.yaml", "label fields: vector {} cannot be read: there is no such object"),
+    ],
+)
+def test_inputs_that_are_not_there_are_told_by_their_address(
+    bucket: str, world: World, aoi: str, recipe: str, told: str
+) -> None:
+    store = open_storage(bucket)
+    store.put("broken.geojson", b"{")
+    store.put("region.geojson", world.region.read_bytes())
+    store.put("recipe.yaml", INPUTS.replace("../catalog.json", str(world.folder / "catalog.json")).encode())
+    with pytest.raises(CurateError) as caught:
+        build(make_request(aoi=f"{bucket}/{aoi}", recipe=f"{bucket}/{recipe}", out=f"{bucket}/out"), PlainConsole())
+    assert told.format(f"{bucket}/fields.geojson") in str(caught.value).replace("/../", "/")
+    assert "/tmp" not in str(caught.value)
 
 
 @pytest.fixture
@@ -111,7 +170,8 @@ def test_others_read_it_with_zarr_and_xarray_alone(uploaded: str, how: str, data
 
 
 def test_a_dataset_that_was_copied_is_as_promised(uploaded: str) -> None:
-    assert "the dataset is as promised" in run("check", uploaded)
+    done = subprocess.run([str(COMMAND), "check", uploaded], capture_output=True, text=True, timeout=120, check=False)
+    assert "the dataset is as promised" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
