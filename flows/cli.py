@@ -20,8 +20,11 @@ from curate import __version__
 from curate.errors import CurateError, OutputError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flows.console import Console
     from flows.steps import Request
+    from publish.pictures import Look
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -106,6 +109,7 @@ def _build(request: Request, console: Console, prefect: bool | None) -> None:
 @main.command()
 @_request_options
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
+@click.option("--map", "map_out", help="Also write a page with a map of it, as plan.html.")
 @click.option(
     "--refresh", is_flag=True, help="Instead: what moved in the catalog since the dataset in --out was locked."
 )
@@ -117,9 +121,10 @@ def plan(
     catalog: str | None,
     out: str | None,
     as_json: bool,
+    map_out: str | None,
     refresh: bool,
 ) -> None:
-    """Show what a build would do: chips, shards, splits, scenes, bytes. Reads no pixel and writes nothing."""
+    """Show what a build would do: chips, shards, splits, scenes, bytes. Reads no pixel, writes nothing but --map."""
     with _session(options) as console:
         from flows.steps import moved, preview
 
@@ -128,8 +133,10 @@ def plan(
             lines = moved(request, console)
             click.echo(json.dumps(lines, indent=2) if as_json else "\n".join(lines or ["nothing moved"]))
             return
-        forecast = preview(request, console)
+        forecast = preview(request, console, map_out=map_out)
         click.echo(json.dumps(forecast.as_dict(), indent=2) if as_json else forecast.as_text())
+        if not as_json:
+            click.echo(f"  map      {map_out or 'with --map plan.html as a page to look at'}")
 
 
 @main.command()
@@ -201,6 +208,52 @@ def export(
 
         spec = ExportSpec(to=to, splits=splits, groups=groups, cog=cog, label=label)
         click.echo(export_dataset(dataset, spec, out, console))
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--out", default="report.html", show_default=True, help="File to write.")
+@click.option("--pictures", type=click.IntRange(0), help="Chips to show as pictures. Default: 24.")
+@click.pass_obj
+def report(options: dict[str, Any], dataset: str, out: str, pictures: int | None) -> None:
+    """Write a page that shows a dataset: map, pictures, scenes, classes. It opens from disk and needs no network."""
+    with _session(options):
+        from flows.showing import write_report
+
+        click.echo(write_report(dataset, out, pictures))
+
+
+@main.command(name="show")
+@click.argument("chip")
+@click.option("--dataset", required=True, help="Folder or URL of the dataset.")
+@click.option("--out", help="PNG to write. Default: named after the chip.")
+@click.option("--source", help="Only this source, or 'label'.")
+@click.option(
+    "--as",
+    "look",
+    type=click.Choice(["true-colour", "false-colour", "sar", "hillshade", "label"]),
+    help="Only this view. Default: all that the dataset has, side by side.",
+)
+@click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="Day to show. Default: the clearest date or period.")
+@click.option("--plain", is_flag=True, help="The first view alone in its own pixels, void transparent.")
+@click.pass_obj
+def show_chip(
+    options: dict[str, Any],
+    chip: str,
+    dataset: str,
+    out: str | None,
+    source: str | None,
+    look: Look | None,
+    date: datetime | None,
+    plain: bool,
+) -> None:
+    """Draw a chip as PNG: every source and label of it, or one view."""
+    with _session(options):
+        from flows.showing import show_chip as draw
+
+        day = None if date is None else date.date()
+        name = out or f"{chip.replace('/', '_')}.png"
+        click.echo(draw(dataset, chip, name, source=source, look=look, date=day, plain=plain))
 
 
 @main.command()

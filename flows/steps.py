@@ -152,13 +152,14 @@ def check_request(request: Request) -> None:
     _open(request)
 
 
-def preview(request: Request, console: Console) -> Forecast:
-    """What a build would do, without writing anything or reading a pixel."""
+def preview(request: Request, console: Console, *, map_out: str | None = None) -> Forecast:
+    """What a build would do, without reading a pixel; writes nothing but the map that is asked for."""
     from catalog.lock import lock_bytes
     from flows.describing import judge_terms
     from flows.forecast import Forecast
     from flows.plan import lay_area, make_plan, search
     from flows.sampling import sampled
+    from flows.showing import write_plan_map
 
     recipe, aoi = _open(request)
     with console.stage("laying chips"):
@@ -168,7 +169,10 @@ def preview(request: Request, console: Console) -> Forecast:
     with console.stage("planning"):
         plan = make_plan(recipe, area, lock)
     judge_terms(plan, console)
-    return Forecast.of(plan, request.out)
+    forecast = Forecast.of(plan, request.out)
+    if map_out is not None:
+        write_plan_map(plan, forecast, map_out)
+    return forecast
 
 
 def moved(request: Request, console: Console) -> list[str]:
@@ -375,7 +379,7 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
 def finish(prepared: Prepared, console: Console) -> None:
     """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
     from catalog.lock import with_shifts as scenes_with_shifts
-    from chips.index import COVERAGE, INDEX, index_bytes
+    from chips.index import COVERAGE, INDEX, index_bytes, read_table
     from chips.manifest import STATISTICS
     from chips.publish import publish
     from chips.statistics import chip_dates, statistics_bytes
@@ -383,9 +387,11 @@ def finish(prepared: Prepared, console: Console) -> None:
     from chips.write import journal, merged_statistics, started_with
     from flows.alignment import scene_shifts, with_shifts
     from flows.coverage import region_coverage
-    from flows.describing import descriptions
+    from flows.describing import ATTRIBUTION, descriptions, terms
     from flows.labelling import label_documents
     from flows.sampling import sampling_attrs, with_sampling
+    from flows.showing import report_of_build
+    from publish.report import REPORT
     from tiling.grid import footprints
 
     plan, storage = prepared.plan, open_storage(prepared.build.url)
@@ -405,7 +411,11 @@ def finish(prepared: Prepared, console: Console) -> None:
             files[COVERAGE] = found
         counts = merged_statistics(prepared.build)
         files[STATISTICS] = statistics_bytes(prepared.build.layout, counts, map(chip_dates, records))
-        files |= descriptions(plan, plan.layout.trimmed(steps), started_with(storage) | files)
+        known, layout = started_with(storage) | files, plan.layout.trimmed(steps)
+        if plan.recipe.report:
+            attribution = {ATTRIBUTION: terms(plan, read_table(files[INDEX])).text.encode()}
+            files[REPORT] = report_of_build(storage, layout, known | attribution)
+        files |= descriptions(plan, layout, known | files)
         publish(prepared.build, records, files, sampling_attrs(plan.sampling), trim=steps)
 
 

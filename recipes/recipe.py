@@ -269,6 +269,8 @@ class Recipe(Model):
     """The format of the dataset and the size of its shards."""
     licence: LicenceSpec = LicenceSpec()
     """Which terms sources and labels may have, and the terms of files that no table knows."""
+    report: bool = True
+    """Whether a page with a map, pictures and tables (`report.html`) is written into the dataset."""
     reader: Literal["rasterio", "odc-stac", "stackstac"] = "rasterio"
     """Which library reads the pixels. All give the same ones; `rasterio` is the fastest."""
     unreadable: Literal["fail", "skip"] = "fail"

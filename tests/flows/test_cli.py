@@ -15,7 +15,7 @@ Curate = Callable[..., Any]
 def test_help_names_every_command_and_the_exit_codes(curate: Curate) -> None:
     run = curate("--help")
     assert run.returncode == 0
-    for command in ("build", "check", "demo", "info", "init", "labels", "plan", "schema"):
+    for command in ("build", "check", "demo", "info", "init", "labels", "plan", "report", "schema", "show"):
         assert f"  {command}" in run.stdout
     assert "Exit codes" in run.stdout
 
