@@ -16,6 +16,15 @@ CARD = "README.md"
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 """Upper bound -> word of Hugging Face for the number of chips."""
+FILES = {
+    "statistics.json": "mean, spread, quantiles and histograms of every band, and classes by split",
+    "coverage.json": "how much of the region is seen, and how often",
+    "labels/": "the features or the table of a label",
+    "alignment.json": "how far acquisitions were measured to lie off",
+    "splits.json": "the splits that were drawn",
+    "report.html": "all of this with pictures",
+}
+"""Beginning of the name of a file beside the store -> what it holds."""
 MOST_CLASSES = 60
 """Classes of a label that a table lists; CORINE has 44, and lists of crops are long."""
 
@@ -32,6 +41,7 @@ def card(facts: Facts) -> bytes:
         *_labels(facts),
         "## Arrays",
         _table(("array", "dimensions", "shape", "dtype", "units"), map(list, _arrays(facts))),
+        *_files(facts),
         "## Reading it",
         _reading(facts),
         "## How it was made",
@@ -79,6 +89,9 @@ def _chips(facts: Facts) -> list[str]:
         + ("`buffer` keeps the splits apart and is not meant to be trained on. " if "buffer" in splits else "")
         + f"Of all, {', '.join(f'{count} are {name}' for name, count in sorted(status.items()))}.",
     ]
+    if "fold" in facts.index.column_names:
+        folds = sorted(facts.count("fold").items())
+        lines.append(f"Folds: {', '.join(f'{count} in {fold}' for fold, count in folds)} (0 is left out).")
     if reasons := {reason: count for reason, count in facts.count("reason").items() if reason}:
         shown = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
         lines.append(_table(("chips", "what they lack"), ([str(count), reason] for reason, count in shown[:10])))
@@ -140,6 +153,12 @@ def _arrays(facts: Facts) -> Iterable[Sequence[str]]:
             variable.stored_dtype,
             units,
         )
+
+
+def _files(facts: Facts) -> list[str]:
+    """What lies beside the store besides what every dataset has."""
+    rows = [[f"`{name}`", about] for start, about in FILES.items() for name in facts.files if name.startswith(start)]
+    return ["## Beside the store", _table(("file", "holds"), rows)] if rows else []
 
 
 def _reading(facts: Facts) -> str:

@@ -93,8 +93,10 @@ class Facts:
 
     def clear(self, source: str) -> float | None:
         """Mean share of clear pixels of a source over the chips that have it."""
-        values = [v for v in _column(self.index, f"{source}_clear") if v is not None]
-        return sum(values) / len(values) if values else None
+        import pyarrow.compute as pc
+
+        name = f"{source}_clear"
+        return pc.mean(self.index[name]).as_py() if name in self.index.column_names else None
 
     def classes(self, variable: Variable) -> Legend:
         """Classes of a label's variable; none where it has no classes, or more than it lists."""
@@ -113,7 +115,13 @@ class Facts:
 
 def used_dates(index: pyarrow.Table, source: str) -> tuple[dt.datetime, ...]:
     """Times of the acquisitions of a source whose pixels are used in any chip, in order."""
-    return tuple(sorted({date for dates in _column(index, f"{source}_dates") for date in dates or ()}))
+    import pyarrow.compute as pc
+
+    name = f"{source}_dates"
+    if name not in index.column_names:
+        return ()
+    # In Arrow: a large dataset has tens of millions of dates, of which few differ.
+    return tuple(sorted(pc.unique(pc.list_flatten(index[name].combine_chunks())).to_pylist()))
 
 
 def _column(index: pyarrow.Table, name: str) -> list[Any]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
 from catalog.collections import collection, collection_names
 from labels.legend import NAMED
@@ -95,3 +100,13 @@ def test_years_are_spelled_as_spans() -> None:
 
 def test_a_line_to_say_without_years_has_no_gap() -> None:
     assert term("s2", "source", "S2", "", "data {years} of ESA").attribution == "data of ESA"
+
+
+def test_the_licences_of_the_page_are_what_a_recipe_may_say() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    spec = TypeAdapter(LicenceSpec).validate_python(yaml.safe_load(snippet)["licence"])
+    assert (spec.unknown, spec.non_commercial) == ("refuse", "refuse")
+    assert "{years}" in spec.of["fields"].attribution
+    with pytest.raises(ValueError, match="licence is empty"):
+        TypeAdapter(LicenceSpec).validate_python({"of": {"fields": {"licence": " "}}})
