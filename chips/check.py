@@ -508,7 +508,8 @@ def _check_source(layout: Layout, group: str, seen: _Seen, table: geopandas.GeoD
                 yield from _some([f"{group}: clear of chip {chip} is not what {name} says" for chip in chips[wrong]])
     acquired = seen.values.get((group, "acquired"))
     if acquired is not None:
-        used = [_times(row[row != np.iinfo("int64").min].view("datetime64[s]")) for row in acquired]
+        # The index has them in order of time; on the axis of a pair the later one may stand first.
+        used = [_times(np.sort(row[row != np.iinfo("int64").min].view("datetime64[s]"))) for row in acquired]
         wrong_dates = [chip for chip, a, b in zip(chips, used, dates, strict=True) if a != b]
         yield from _some([f"{group}: the dates of chip {chip} differ between index and store" for chip in wrong_dates])
         for variable in layout.of(group):

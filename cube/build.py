@@ -19,7 +19,7 @@ from cube.radar import attributes as radar_attributes
 from cube.steps import grown, join_steps
 from cube.terrain import TerrainSpec, halo_px
 from cube.terrain import attributes as terrain_attributes
-from cube.times import Interval, KeepSpec, TimeSpec
+from cube.times import DateSlot, Interval, KeepSpec, TimeSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -200,6 +200,8 @@ class CubeData:
 
     arrays: dict[str, npt.NDArray[Any]]
     records: list[CubeRecord]
+    slots: Sequence[tuple[DateSlot, ...] | None] | None = None
+    """For time axes by chip: where each chip looks for its dates, None for a chip that has none."""
 
 
 BUDGET_BYTES = 512 * 2**20

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
 
 How = Literal["median", "mean", "first", "best"]
 Choose = Literal["clearest", "newest", "nearest", "cloudiest"]
+SEASONS = ("spring", "summer", "autumn", "winter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,38 @@ def _short(moment: dt.datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordDates:
+    """A day of its own for each chip: that of the record that lies in it."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    vector: str
+    """Path of the records: points or other features, or a CSV with `lon` and `lat`."""
+    attribute: str
+    """Attribute with the day, as 2018-07-01. Of several records in a chip the earliest counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhenologySpec:
+    """Rasters of the days on which the year of the plants turns, as MCD12Q2 has them."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    greenup: str
+    """Path, or glob, of rasters with the day since 1970-01-01 on which it greens; spring begins."""
+    maturity: str
+    """The day on which it is green; summer begins."""
+    senescence: str
+    """The day on which the green begins to fade; autumn begins."""
+    dormancy: str
+    """The day on which it is bare; winter begins, until the next greenup."""
+    missing: Literal["calendar", "void"] = "calendar"
+    """Chips without a cycle, or with one out of order, get meteorological seasons, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimeSpec:
-    """What becomes of time; exactly one of ``series``, ``composite``, ``single``, ``back`` and ``pair``."""
+    """What becomes of time; exactly one of ``series``, ``composite``, ``single``, ``back``, ``pair``, ``phenology``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -90,6 +121,9 @@ class TimeSpec:
     pair: Literal["event", "clarity"] | None = None
     """Two dates a chip. ``event``: the nearest one that is clear enough on each side of ``date``; that day itself is
     neither before nor after. ``clarity``: the clearest and the cloudiest one."""
+    phenology: PhenologySpec | None = None
+    """Four dates a chip, one from each of its own seasons (spring, summer, autumn, winter): the clear enough one that
+    is nearest to the middle of the season, of any year."""
     days: Annotated[int, annotated_types.Ge(1)] | None = None
     """Length of a period for ``composite: days``, counted from the start of the recipe's time or around ``date``."""
     count: Annotated[int, annotated_types.Ge(1)] | None = None
@@ -100,6 +134,9 @@ class TimeSpec:
     date: dt.date | None = None
     """The day that ``single: nearest`` looks for, that ``back`` counts from (its first date), the day of the event of
     ``pair: event``, or the middle of ``composite: days``."""
+    dates: RecordDates | None = None
+    """With ``single: nearest``, ``back`` and ``pair: event``: not one ``date`` for all but that of a record in each
+    chip. Chips without a record stay void."""
     every_days: Annotated[int, annotated_types.Ge(1)] | None = None
     """With ``back``: days from one date to the next."""
     tolerance_days: Annotated[int, annotated_types.Ge(0)] = 5
@@ -107,16 +144,18 @@ class TimeSpec:
     within_days: Annotated[int, annotated_types.Ge(1)] | None = None
     """With ``pair: event``: how far a date may lie from the event. Empty: as far as the recipe's time goes."""
     complete: bool = False
-    """With ``back`` and ``pair``: a chip that lacks one of the dates gets none of them."""
+    """With ``back``, ``pair`` and ``phenology``: a chip that lacks one of the dates gets none of them."""
     max_dates: Annotated[int, annotated_types.Ge(1)] | None = None
     """Keep at most so many dates of a series a chip: the clearest ones, in order of time."""
 
     def __post_init__(self) -> None:
-        given = [self.series, *(getattr(self, kind) is not None for kind in ("composite", "single", "back", "pair"))]
+        kinds = ("composite", "single", "back", "pair", "phenology")
+        given = [self.series, *(getattr(self, kind) is not None for kind in kinds)]
         if sum(given) != 1:
             found = "none of them" if not any(given) else "more than one"
             raise ValueError(
-                f"time holds {found}; wanted exactly one of series: true, composite: …, single: …, back: …, pair: …"
+                f"time holds {found}; wanted exactly one of series: true, composite: …, single: …, back: …, pair: …, "
+                "phenology: …"
             )
         if (self.composite == "days") != (self.days is not None):
             raise ValueError("'days: N' and 'composite: days' belong together; wanted both or neither")
@@ -129,14 +168,18 @@ class TimeSpec:
         if self.max_dates is not None and not self.series:
             raise ValueError("'max_dates' is for series; remove it or ask for series: true")
         if self.complete and not self.picked:
-            raise ValueError("'complete' is for back and pair; remove it")
+            raise ValueError("'complete' is for back, pair and phenology; remove it")
         self._check_date()
         self._check_steps()
 
     def _check_date(self) -> None:
         wanted = {"single: nearest": self.single == "nearest", "back": self.back, "pair: event": self.pair == "event"}
+        if self.dates is not None and (self.date is not None or not any(wanted.values())):
+            raise ValueError(
+                "'dates' stands in place of 'date', with single: nearest, back or pair: event; remove one of them"
+            )
         for option, asked in wanted.items():
-            if asked and self.date is None:
+            if asked and self.date is None and self.dates is None:
                 raise ValueError(f"'date: …' and '{option}' belong together; say the day")
         if self.date is not None and not any(wanted.values()) and self.composite != "days":
             raise ValueError(
@@ -164,7 +207,12 @@ class TimeSpec:
     @property
     def picked(self) -> bool:
         """Whether each place on the time axis is one date that a chip picks from a window of its own."""
-        return self.back is not None or self.pair is not None
+        return self.back is not None or self.pair is not None or self.phenology is not None
+
+    @property
+    def by_chip(self) -> bool:
+        """Whether each chip has windows of its own, which are not known from the recipe alone."""
+        return self.dates is not None or self.phenology is not None
 
     def how_for(self, kind: str) -> How:
         """How a composite of this kind of band is made when the recipe does not say."""
@@ -210,17 +258,75 @@ def picks(spec: TimeSpec) -> tuple[Pick, ...]:
         return (Pick("nearest", "before", target), Pick("nearest", "after", target))
     if spec.pair == "clarity":
         return (Pick("clearest", "clear"), Pick("cloudiest", "cloudy"))
+    if spec.phenology is not None:
+        return tuple(Pick("nearest", season) for season in SEASONS)
     return ()
+
+
+@dataclass(frozen=True, slots=True)
+class DateSlot:
+    """Where one chip looks for the date of one place on its axis: in any of the windows, each with its target."""
+
+    windows: tuple[Interval, ...]
+    targets: tuple[dt.datetime, ...]
+    """What ``nearest`` looks for in each window."""
+
+    def away(self, moment: dt.datetime) -> dt.timedelta | None:
+        """How far a moment is from the target of its window; None where it is in no window."""
+        found = [abs(moment - to) for window, to in zip(self.windows, self.targets, strict=True) if moment in window]
+        return min(found, default=None)
+
+
+def record_slots(interval: Interval, spec: TimeSpec, day: dt.date) -> tuple[DateSlot, ...] | None:
+    """The slots of a chip whose record is of this day; None where one lies outside of the interval."""
+    own = replace(spec, date=day, dates=None)
+    try:
+        windows = periods(interval, own)
+    except ValueError:
+        return None
+    targets = [pick.target or window.start for pick, window in zip(picks(own), windows, strict=True)]
+    return tuple(DateSlot((window,), (target,)) for window, target in zip(windows, targets, strict=True))
+
+
+def season_slots(interval: Interval, turns: Sequence[dt.date]) -> tuple[DateSlot, ...]:
+    """The slots for spring, summer, autumn and winter, in every year of the interval.
+
+    After SSL4Eco (Plekhanova et al. 2025), which looks near the middle of each season in any year.
+
+    Args:
+        interval: The recipe's time.
+        turns: Days on which a chip's spring, summer, autumn and winter begin, rising, within a year. A season lasts
+            until the next, winter until the spring after it.
+    """
+    slots = []
+    for season in range(4):
+        windows, targets = [], []
+        for year in range(interval.start.year - 2, interval.end.year + 2):
+            starts = [_moved(turn, year - turns[0].year) for turn in (*turns, _moved(turns[0], 1).date())]
+            start, end = starts[season], starts[season + 1]
+            if start < interval.end and end > interval.start:
+                windows.append(Interval(max(start, interval.start), min(end, interval.end)))
+                targets.append(start + (end - start) / 2)
+        slots.append(DateSlot(tuple(windows), tuple(targets)))
+    return tuple(slots)
+
+
+def _moved(day: dt.date, years: int) -> dt.datetime:
+    """The same day of the year so many years later."""
+    return _day(dt.date(day.year + years, 1, 1) + (day - dt.date(day.year, 1, 1)))
 
 
 def periods(interval: Interval, spec: TimeSpec) -> tuple[Interval, ...]:
     """The periods of a composite, in order and without gaps; the first and last are cut to the interval.
 
-    For picked dates the window of each of ``picks``. One period, the interval itself, for series and single dates.
+    For picked dates the window of each of ``picks``; the whole interval where every chip has its own. One period, the
+    interval itself, for series and single dates.
 
     Raises:
         ValueError: A period around a date, or a window of picked dates, has no time in the interval.
     """
+    if spec.by_chip:
+        return (interval,) * len(picks(spec))
     if spec.picked:
         return tuple(_cut(window, interval) for window in _windows(interval, spec))
     if spec.composite is None:

@@ -28,7 +28,7 @@ from cube.resample import resampling_for
 from cube.steps import Step, grown, join_steps
 from cube.terrain import derive, read_elevation
 from cube.terrain import halo_px as terrain_halo_px
-from cube.times import Pick, picks
+from cube.times import DateSlot, Interval, Pick, picks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -404,7 +404,7 @@ class Work:
         seen, share, hidden = self._survey()
         slots = np.full((len(steps), len(rows)), UNUSED)
         for c in range(len(rows)):
-            for t, slot in self._choose(seen[:, c], share[:, c], hidden[:, c]):
+            for t, slot in self._choose(seen[:, c], share[:, c], hidden[:, c], rows[c]):
                 slots[t, c] = slot
         least = self._least()
         used = np.zeros(slots.shape, bool)
@@ -444,12 +444,13 @@ class Work:
         for c, row in enumerate(rows):
             tally = _Tally()
             lacking = self._lacking(used[:, c])
+            dateless = self.data.slots is not None and self.data.slots[row] is None
             if lacking and cursor[c]:
                 self._blank(row)
                 used[:, c], cursor[c] = False, 0
             for t, step in enumerate(steps):
                 enough = share[t, c] >= request.keep.min_clear and (used[t, c] or slots[t, c] == UNUSED)
-                tally.add(step, bool(seen[t, c] or used[t, c]), bool(used[t, c]), bool(enough), lacking)
+                tally.add(step, bool(seen[t, c] or used[t, c]), bool(used[t, c]), bool(enough), lacking, dateless)
             clear_share = self.data.arrays["clear"][row]
             mean = float(np.nanmean(clear_share)) if cursor[c] else 0.0
             found = tally.record(mean, self._names(tally.steps, c))
@@ -512,9 +513,13 @@ class Work:
         return layer[times], clear[times]
 
     def _choose(
-        self, seen: npt.NDArray[np.bool_], share: npt.NDArray[np.float64], hidden: npt.NDArray[np.float64]
+        self,
+        seen: npt.NDArray[np.bool_],
+        share: npt.NDArray[np.float64],
+        hidden: npt.NDArray[np.float64],
+        row: int,
     ) -> Iterator[tuple[int, int]]:
-        """Positions of the times that one chip uses, with their place on the time axis."""
+        """Positions of the times that the chip in ``row`` uses, with their place on the time axis."""
         request = self.request
         time, least = request.time, request.keep.min_clear
         assert time is not None
@@ -527,32 +532,45 @@ class Work:
             yield from ((int(t), NEXT) for t in fit)
             return
         chosen: dict[int, int] = {}
-        windows = request.periods or (None,)
-        for slot, (pick, window, orbit) in enumerate(
-            (pick, window, orbit)
-            for pick, window in zip(picks(time), windows, strict=True)
+        for slot, (pick, place, orbit) in enumerate(
+            (pick, place, orbit)
+            for pick, place in zip(picks(time), self._date_slots(row), strict=True)
             for orbit in request.orbits or (None,)
         ):
             enough = hidden > 0 if pick.choose == "cloudiest" else share >= least
+            away = [place.away(step.time) for step in self.steps]  # type: ignore[arg-type]
             fit = np.array(
                 [
                     t
                     for t, step in enumerate(self.steps)
-                    if seen[t]
-                    and enough[t]
-                    and t not in chosen
-                    and orbit in (None, step.orbit)
-                    and (window is None or step.time in window)  # type: ignore[operator]
+                    if seen[t] and enough[t] and t not in chosen and orbit in (None, step.orbit) and away[t] is not None
                 ],
                 np.intp,
             )
             if len(fit):
-                chosen[self._pick(pick, fit, share, hidden)] = slot
+                chosen[self._pick(pick, away, fit, share, hidden)] = slot
         if not time.complete or len(chosen) == request.steps:
             yield from chosen.items()
 
+    def _date_slots(self, row: int) -> Sequence[DateSlot]:
+        """Where a chip looks for each of its dates; places without a window where it has none."""
+        request = self.request
+        assert request.time is not None
+        if request.time.by_chip:
+            assert self.data.slots is not None  # a plan with such an axis has them
+            return self.data.slots[row] or (DateSlot((), ()),) * len(picks(request.time))
+        anywhen = Interval(dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC))
+        windows = request.periods or (anywhen,)
+        targets = [pick.target or window.start for pick, window in zip(picks(request.time), windows, strict=True)]
+        return [DateSlot((window,), (target,)) for window, target in zip(windows, targets, strict=True)]
+
     def _pick(
-        self, pick: Pick, fit: npt.NDArray[np.intp], share: npt.NDArray[np.float64], hidden: npt.NDArray[np.float64]
+        self,
+        pick: Pick,
+        away: Sequence[dt.timedelta | None],
+        fit: npt.NDArray[np.intp],
+        share: npt.NDArray[np.float64],
+        hidden: npt.NDArray[np.float64],
     ) -> int:
         """The one of the times ``fit`` that a place on the time axis asks for; the earlier where two are alike."""
         if pick.choose == "clearest":
@@ -561,9 +579,7 @@ class Work:
             return int(fit[best_order(hidden[fit])[0]])
         if pick.choose == "newest":
             return int(fit[-1])
-        assert pick.target is not None
-        target = pick.target
-        return min((int(t) for t in fit), key=lambda t: abs(self.steps[t].time - target))  # type: ignore[operator]
+        return min((int(t) for t in fit), key=lambda t: away[t])  # type: ignore[arg-type,return-value]
 
     def _put(
         self,
@@ -617,14 +633,21 @@ class _Tally:
         self.seen = 0
         self.dropped: dict[str, int] = {}
 
-    def add(self, step: Step, seen: bool, used: bool, enough: bool, lacking: bool = False) -> None:
+    def add(
+        self, step: Step, seen: bool, used: bool, enough: bool, lacking: bool = False, dateless: bool = False
+    ) -> None:
         if not seen:
             return
         self.seen += 1
         if used:
             self.steps.append(step)
         else:
-            reason = "not clear enough" if not enough else "the other dates are missing" if lacking else "not chosen"
+            if dateless:
+                reason = "no day of its own"
+            elif not enough:
+                reason = "not clear enough"
+            else:
+                reason = "the other dates are missing" if lacking else "not chosen"
             self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def record(self, clear: float, scenes: tuple[str, ...]) -> CubeRecord:

@@ -80,6 +80,8 @@ class Area:
     """What the chips stand on, in grids that read it from a file."""
     widest_m: float = 0.0
     """Side of the largest chip of all sources, in metres."""
+    dates: bytes | None = None
+    """Days that each chip has for itself, as they are stored; None where no source asks for them."""
 
     def search_geometry(self, reach_m: float = 0.0) -> Any:
         """The area of interest grown by a chip and ``reach_m``, EPSG:4326: chips and filters look beyond its edge."""
@@ -119,6 +121,8 @@ class Plan:
     """Which chips were taken and why, as it is stored; None when all were."""
     places: tuple[Place, ...] = ()
     """What the chips stand on, in grids that read it from a file."""
+    dates: bytes | None = None
+    """Days that each chip has for itself, as they are stored; None where no source asks for them."""
 
     @property
     def chips(self) -> tuple[Chip, ...]:
@@ -129,8 +133,9 @@ class Plan:
     def fingerprint(self) -> str:
         """Same fingerprint, same dataset: recipe, area, chips taken, locked scenes and our version."""
         digest = hashlib.sha256(self.lock + b"\0" + (self.alignment or b""))
-        if self.sampling is not None:
-            digest.update(b"\0" + self.sampling)
+        for document in (self.sampling, self.dates):
+            if document is not None:
+                digest.update(b"\0" + document)
         for part in (self.name, self.recipe.fingerprint, self.aoi.fingerprint, __version__):
             digest.update(part.encode() + b"\0")
         if self.recipe.split.rule in FROZEN:
@@ -329,6 +334,7 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
         layout=_layout(name, recipe, requests, scenes, labels, len(order), per_shard),
         sampling=area.sampling,
         places=area.places,
+        dates=area.dates,
     )
 
 

@@ -192,7 +192,7 @@ def _take(step: SampleStep, chips: Sequence[Chip], recipe: Recipe, area: Area) -
 
     def shares(spec: StrataSample | BalancedSample) -> Shares:
         if spec.raster is not None:
-            return class_shares(chips, _rasters(recipe, spec.raster))
+            return class_shares(chips, rasters_of(recipe, spec.raster))
         assert spec.vector is not None  # __post_init__
         assert spec.attribute is not None
         return polygon_shares(chips, vector(spec.vector, spec.attribute), spec.attribute)
@@ -206,7 +206,7 @@ def _take(step: SampleStep, chips: Sequence[Chip], recipe: Recipe, area: Area) -
         case StrataSample():
             return take_strata(chips, step, shares(step))
         case LandCoverSample():
-            return take_landcover(chips, step, class_shares(chips, _rasters(recipe, step.raster)))
+            return take_landcover(chips, step, class_shares(chips, rasters_of(recipe, step.raster)))
         case OsmSample():
             return take_categories(chips, _osm(step, chips, recipe, area), each=step.each, quota=step.quota,
                                    seed=step.seed)  # fmt: skip
@@ -219,11 +219,11 @@ def _take(step: SampleStep, chips: Sequence[Chip], recipe: Recipe, area: Area) -
         case BalancedSample():
             return take_balanced(chips, step, shares(step))
         case DistinctSample():
-            return take_distinct(chips, step, *raster_points(chips, _rasters(recipe, step.raster)))
+            return take_distinct(chips, step, *raster_points(chips, rasters_of(recipe, step.raster)))
     raise AssertionError(f"{step} takes every chip and is left out before")
 
 
-def _rasters(recipe: Recipe, value: str | tuple[str, ...]) -> list[str]:
+def rasters_of(recipe: Recipe, value: str | tuple[str, ...]) -> list[str]:
     """Absolute paths of rasters, globs resolved, sorted as they were asked for."""
     out: list[str] = []
     for one in (value,) if isinstance(value, str) else value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,10 @@ import numpy.typing as npt
 from chips.index import ChipRecord, LabelRecord, SourceRecord
 from chips.write import BuildRef, write_shard
 from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, variables, window_px
+from cube.times import DateSlot
 from curate.errors import ReadError
 from flows.coverage import chip_coverage
+from flows.dates import slots_of
 from flows.labelling import Labels, image_needs, label_shard
 from tiling.grid import centres
 
@@ -43,12 +45,16 @@ class Work:
     skip_unreadable: bool = False
     """Leave out scenes that cannot be read, and record them, instead of failing the shard."""
     fold: npt.NDArray[np.int64] | None = None
+    slots: Mapping[str, tuple[tuple[DateSlot, ...] | None, ...]] = field(default_factory=dict)
+    """Where chips have days of their own, by source: where each, in the order of the store, looks for its dates."""
 
     @classmethod
     def of(cls, plan: Plan, build: BuildRef) -> Work:
         """What the shards of ``plan`` need."""
         skip = plan.recipe.unreadable == "skip"
-        return cls(build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split, skip, plan.fold)
+        return cls(
+            build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split, skip, plan.fold, slots_of(plan)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,9 @@ def build_shard(work: Work, shard: Shard) -> ShardData:
     arrays: dict[tuple[str, str], npt.NDArray[Any]] = {}
     cubes: dict[str, CubeData] = {}
     for request in work.requests:
-        cube = _cube(request, work.scenes[request.name], shard, skip_unreadable=work.skip_unreadable)
+        own = work.slots.get(request.name)
+        slots = None if own is None else own[shard.start : shard.stop]
+        cube = _cube(request, work.scenes[request.name], shard, slots, skip_unreadable=work.skip_unreadable)
         cubes[request.name] = cube
         arrays |= {(request.name, name): array for name, array in cube.arrays.items()}
     drawn, told = label_shard(work.labels, shard, _images(work, arrays))
@@ -99,7 +107,14 @@ def _images(work: Work, arrays: Mapping[tuple[str, str], npt.NDArray[Any]]) -> d
     return images
 
 
-def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_unreadable: bool) -> CubeData:
+def _cube(
+    request: CubeRequest,
+    scenes: Sequence[Scene],
+    shard: Shard,
+    slots: Sequence[tuple[DateSlot, ...] | None] | None,
+    *,
+    skip_unreadable: bool,
+) -> CubeData:
     """One source of a shard; scenes that cannot be read are left out and recorded when that is allowed."""
     unreadable: list[ReadError] = []
     side_m, grid = request.size_px * request.resolution_m, shard.chips[0]
@@ -107,6 +122,7 @@ def _cube(request: CubeRequest, scenes: Sequence[Scene], shard: Shard, *, skip_u
         shard = replace(shard, chips=tuple(chip.around(side_m, request.resolution_m) for chip in shard.chips))
     while True:
         cube = allocate(request, len(shard.chips))
+        cube.slots = slots
         try:
             largest_px = window_px(request, scenes, READ_BUDGET_BYTES, grid_m=shard.chips[0].resolution_m)
             for window in shard.windows(largest_px, request.resolution_m):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -155,6 +155,7 @@ def check_request(request: Request) -> None:
 def preview(request: Request, console: Console, *, map_out: str | None = None) -> Forecast:
     """What a build would do, without reading a pixel; writes nothing but the map that is asked for."""
     from catalog.lock import lock_bytes
+    from flows.dates import own_dates
     from flows.describing import judge_terms
     from flows.forecast import Forecast
     from flows.plan import lay_area, make_plan, search
@@ -164,6 +165,7 @@ def preview(request: Request, console: Console, *, map_out: str | None = None) -
     recipe, aoi = _open(request)
     with console.stage("laying chips"):
         area = sampled(recipe, lay_area(recipe, aoi), console)
+        area = replace(area, dates=own_dates(recipe, area, console))
     with console.stage("searching scenes"):
         lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
@@ -226,6 +228,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from chips.storage import open_storage
     from chips.write import start_build
     from flows.alignment import measure
+    from flows.dates import DATES, own_dates
     from flows.describing import judge_terms
     from flows.plan import lay_area, make_plan, search
     from flows.sampling import SAMPLING, sampled
@@ -235,6 +238,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
 
     with console.stage("laying chips"):
         area = sampled(recipe, lay_area(recipe, aoi), console)
+        area = replace(area, dates=own_dates(recipe, area, console))
     with console.stage("searching scenes"):
         lock = lock_bytes(search(recipe, area, console))
     with console.stage("planning"):
@@ -251,6 +255,8 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
         documents[ALIGNMENT] = alignment
     if area.sampling is not None:
         documents[SAMPLING] = area.sampling
+    if area.dates is not None:
+        documents[DATES] = area.dates
     ref = start_build(open_storage(request.out, create=True), plan.layout, plan.fingerprint, documents)
     return _prepared(plan, ref, set())
 
@@ -283,12 +289,14 @@ def reopen(request: Request, console: Console) -> Prepared:
 
 def _plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
     from chips.write import read_document
+    from flows.dates import DATES
     from flows.plan import lay_area, make_plan
     from flows.sampling import SAMPLING
 
     with console.stage("planning from the lock"):
         lock, alignment = _document(storage, SCENES), read_document(storage, ALIGNMENT)
         area = lay_area(recipe, aoi, read_document(storage, DRAWN), read_document(storage, SAMPLING))
+        area = replace(area, dates=read_document(storage, DATES))
         return make_plan(recipe, area, lock, alignment)
 
 

@@ -215,16 +215,17 @@ class SourceSpec(Model):
 
     def _check_picks(self) -> None:
         """Raise ValueError where picked dates cannot be told clear from cloudy."""
-        if self.time.pair is None or self.table.timeless:
+        if self.table.timeless:
             return
         masked = self.mask_layer[0] is not None
         if self.time.pair == "clarity" and not masked:
             raise ValueError(f"'pair: clarity' needs to know what is clear, and {self.collection} has no quality layer")
         if self.time.pair == "clarity" and self.apply_mask:
             raise ValueError("'apply_mask' voids what 'pair: clarity' looks for; take one of them away")
-        if self.time.pair == "event" and masked and not self.keep.min_clear:
+        nearest = "pair: event" if self.time.pair == "event" else "phenology" if self.time.phenology else None
+        if nearest is not None and masked and not self.keep.min_clear:
             raise ValueError(
-                "'pair: event' takes the nearest dates that are clear enough; say what is enough, as keep: "
+                f"'{nearest}' takes the nearest dates that are clear enough; say what is enough, as keep: "
                 "{min_clear: 0.9}"
             )
 

@@ -19,7 +19,17 @@ from rasterio.windows import from_bounds
 from catalog.scene import Scene
 from cube.build import CubeData, CubeRequest, allocate, axis, fill, steps_needed
 from cube.mask import MaskSpec
-from cube.times import Interval, KeepSpec, TimeSpec, period_names, periods, picks
+from cube.times import (
+    Interval,
+    KeepSpec,
+    RecordDates,
+    TimeSpec,
+    period_names,
+    periods,
+    picks,
+    record_slots,
+    season_slots,
+)
 from tiling.grid import Chip
 from tiling.shards import lay_shards
 
@@ -249,6 +259,51 @@ def test_radar_pairs_are_of_one_orbit_direction_each(make_scene: SceneFactory) -
     assert data.arrays["orbit"][0].tolist() == [1, 2, 1, 2]
 
 
+# Days by chip
+
+
+def test_the_seasons_of_a_chip_fill_the_time_and_come_again_every_year() -> None:
+    interval = Interval.parse("2017-06-01/2020-02-01")
+    turns = tuple(dt.date(2018, 4, 1) + dt.timedelta(days=days) for days in (0, 50, 130, 200))
+    places = season_slots(interval, turns)
+    covered = sorted((w.start, w.end) for place in places for w in place.windows)
+    assert covered[0][0] == interval.start
+    assert covered[-1][1] == interval.end
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(covered))
+    spring = places[0]
+    assert [str(window) for window in spring.windows] == ["2018-04-01/2018-05-21", "2019-04-01/2019-05-21"]
+    assert spring.targets[0] == dt.datetime(2018, 4, 26, tzinfo=dt.UTC)
+    assert spring.away(dt.datetime(2019, 4, 27, tzinfo=dt.UTC)) == dt.timedelta(days=1)
+    assert spring.away(dt.datetime(2019, 6, 27, tzinfo=dt.UTC)) is None
+    winter = places[3]
+    assert str(winter.windows[1]) == "2018-10-18/2019-04-01"
+
+
+def test_a_record_whose_dates_lie_outside_the_time_gives_no_places() -> None:
+    spec = TimeSpec(back=2, every_days=30, dates=RecordDates("x", "day"))
+    assert record_slots(YEAR, spec, dt.date(2020, 1, 10)) is None
+    places = record_slots(YEAR, spec, dt.date(2020, 3, 10))
+    assert places is not None
+    assert [str(place.windows[0]) for place in places] == ["2020-02-04/2020-02-15", "2020-03-05/2020-03-16"]
+
+
+def test_each_chip_picks_by_its_own_day_and_one_without_stays_void(dated: Callable[..., Scene]) -> None:
+    scenes = [dated("a", 40, 2), dated("b", 70, 3), dated("c", 100, 4)]
+    chips = (CHIP, replace(CHIP, col=CHIP.col + 1), replace(CHIP, row=CHIP.row - 1))
+    spec = TimeSpec(single="nearest", dates=RecordDates("x", "day"))
+    request = ask(spec, steps=1)
+    shard = lay_shards(chips, 3)[0]
+    data = allocate(request, 3)
+    own = {chips[0]: day(45), chips[1]: day(90)}
+    data.slots = [record_slots(YEAR, spec, own[chip]) if chip in own else None for chip in shard.chips]
+    for window in shard.windows(10**9):
+        fill(data, request, scenes, window)
+    found = {chip: (seen_days(data, at), dict(data.records[at].dropped)) for at, chip in enumerate(shard.chips)}
+    assert found[chips[0]] == ([40], {"not chosen": 2})
+    assert found[chips[1]] == ([100], {"not chosen": 2})
+    assert found[chips[2]] == ([None], {"no day of its own": 3})
+
+
 # Refusals
 
 
@@ -263,7 +318,9 @@ def test_radar_pairs_are_of_one_orbit_direction_each(make_scene: SceneFactory) -
         (lambda: TimeSpec(pair="clarity", date=day(9)), "belong together"),
         (lambda: TimeSpec(pair="clarity", within_days=3), "is for pair: event"),
         (lambda: TimeSpec(composite="monthly", count=3), "'count' is for"),
-        (lambda: TimeSpec(series=True, complete=True), "for back and pair"),
+        (lambda: TimeSpec(series=True, complete=True), "for back, pair and phenology"),
+        (lambda: TimeSpec(pair="clarity", dates=RecordDates("x", "day")), "stands in place of"),
+        (lambda: TimeSpec(single="nearest", date=day(9), dates=RecordDates("x", "day")), "stands in place of"),
         (lambda: TimeSpec(back=2, pair="clarity"), "more than one"),
     ],
 )
