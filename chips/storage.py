@@ -6,6 +6,7 @@ also where an object is sent in parts.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import os
 import re
@@ -117,6 +118,29 @@ class Storage:
             raise self.failure("the folder cannot be listed", error) from error
         # No path: what the web consoles leave where somebody made a "folder".
         return dict(sorted((meta["path"], meta["size"]) for meta in listed if meta["path"]))
+
+    def last_written(self, key: str) -> dt.datetime | None:
+        """When an object, or any object below a folder, was last written, UTC; None where there is none."""
+        import obstore
+
+        try:
+            listed = [meta["last_modified"] for batch in obstore.list(self.store, key) for meta in batch]
+            if not listed:
+                listed = [obstore.head(self.store, key)["last_modified"]]
+        except FileNotFoundError:
+            return None
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise self.failure(f"{key} cannot be looked at", error) from error
+        return max(listed)
+
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders that lie directly in this one, sorted."""
+        import obstore
+
+        try:
+            return tuple(sorted(obstore.list_with_delimiter(self.store)["common_prefixes"]))
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise self.failure("the folder cannot be listed", error) from error
 
     def top(self) -> tuple[str, ...]:
         """Names that lie directly in the folder, objects and folders alike, sorted."""

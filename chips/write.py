@@ -35,6 +35,7 @@ JOURNAL = ".curate"
 BUILD = f"{JOURNAL}/build.json"
 ROOT = f"{STORE}/{DOCUMENT}"
 """The document that makes a store a store; the last one to be written."""
+_FAILED = f"{JOURNAL}/failed"
 
 # What operating systems leave in a folder that a person calls empty.
 _HARMLESS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".directory"}
@@ -117,6 +118,7 @@ def start_build(
             "this folder holds an unfinished build whose arrays have another layout, probably of another release of "
             "curate; remove the folder, or choose another",
         )
+    storage.delete(storage.sizes(_FAILED))  # what failed is tried again
     # Killed while publishing: take back what already opens, because shards may be written anew.
     storage.delete([MANIFEST, *(key for key in storage.sizes(STORE) if key.endswith(f"/{DOCUMENT}"))])
     return build
@@ -227,6 +229,31 @@ def write_shard(
     storage.put(_line_key(ordinal), _line_json(build, shard))
     logger.debug("wrote shard %d: %d chips, %d bytes", ordinal, len(records), shard.stored_bytes)
     return shard
+
+
+def record_failures(build: BuildRef, reasons: Mapping[int, str]) -> None:
+    """Note in the journal why shards could not be built; a note counts until its shard is written."""
+    storage = open_storage(build.url)
+    for ordinal, reason in reasons.items():
+        storage.put(f"{_FAILED}/{ordinal:06d}.json", canonical({"ordinal": ordinal, "reason": reason}))
+
+
+def failures(storage: Storage) -> dict[int, str]:
+    """Ordinal -> reason of the notes that ``record_failures`` has left, in order; a damaged one is passed over."""
+    found = {}
+    for key in storage.sizes(_FAILED):
+        try:
+            note = json.loads(storage.get(key) or b"")
+            found[int(note["ordinal"])] = str(note["reason"])
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s in %s is damaged and passed over", key, storage.url)
+    return found
+
+
+def written_shards(storage: Storage) -> set[int]:
+    """Ordinals of the shards that have a line in the journal, which is not read."""
+    names = (key.rpartition("/")[2].removesuffix(".json") for key in storage.sizes(f"{JOURNAL}/shards"))
+    return {int(name) for name in names if name.isdigit()}
 
 
 def finished_shards(build: BuildRef, *, verify: bool = True) -> set[int]:

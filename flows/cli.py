@@ -180,6 +180,42 @@ def info(options: dict[str, Any], dataset: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("dataset")
+@click.option("--json", "as_json", is_flag=True, help="The state as JSON.")
+@click.pass_obj
+def status(options: dict[str, Any], dataset: str, as_json: bool) -> None:
+    """Tell how far a build is and why shards failed, from its journal; any machine may ask."""
+    with _session(options):
+        from dataclasses import asdict
+
+        from flows.steps import status as status_of
+        from flows.words import status_lines
+
+        found = status_of(dataset)
+        click.echo(json.dumps(asdict(found), indent=2, default=str) if as_json else "\n".join(status_lines(found)))
+
+
+@main.command()
+@click.argument("root")
+@click.option("--json", "as_json", is_flag=True, help="The states as JSON.")
+@click.pass_obj
+def runs(options: dict[str, Any], root: str, as_json: bool) -> None:
+    """List the builds and datasets that lie directly below a folder or an address, and how far each is."""
+    with _session(options):
+        from dataclasses import asdict
+
+        from flows.steps import statuses
+        from flows.words import status_lines
+
+        found = statuses(root)
+        if as_json:
+            click.echo(json.dumps([asdict(one) for one in found], indent=2, default=str))
+        else:
+            lines = [line for one in found for line in status_lines(one)]
+            click.echo("\n".join(lines or ["there are no builds and no datasets here"]))
+
+
+@main.command()
+@click.argument("dataset")
 @click.option("--to", type=click.Choice(["geotiff", "webdataset", "coco"]), required=True, help="The format.")
 @click.option("--out", help="Local folder to write to. Default: the dataset's name with the format's.")
 @click.option(

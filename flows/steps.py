@@ -18,6 +18,7 @@ from flows.console import Console
 if TYPE_CHECKING:
     from chips.check import CheckReport
     from chips.info import Info
+    from chips.status import Status
     from chips.storage import Storage
     from chips.write import BuildRef
     from flows.forecast import Forecast
@@ -363,6 +364,7 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
 
     Raises IncompleteError when some fail.
     """
+    from chips.write import record_failures
     from flows.run import run_shards
     from flows.shard import ShardDone, Work
 
@@ -379,6 +381,7 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
             Work.of(plan, prepared.build), shards, scheduler=request.scheduler, jobs=request.jobs, on_done=told
         )
     if failed:
+        record_failures(prepared.build, {ordinal: str(error) for ordinal, error in sorted(failed.items())})
         reasons = tuple(dict.fromkeys(str(error) for _, error in sorted(failed.items())))
         done = len(plan.shards) - len(prepared.todo) + len(shards) - len(failed)
         raise IncompleteError(request.out, done, len(plan.shards), reasons[:TOLD_FAILURES])
@@ -475,6 +478,21 @@ def info(dataset: str) -> Info:
     from chips.storage import open_storage
 
     return describe(open_storage(absolute_out(dataset)))
+
+
+def status(dataset: str) -> Status:
+    """How far the build in a folder is, from its journal."""
+    from chips.status import status as status_of
+    from chips.storage import open_storage
+
+    return status_of(open_storage(absolute_out(dataset)))
+
+
+def statuses(root: str) -> tuple[Status, ...]:
+    """How far the builds directly below a folder are."""
+    from chips.status import statuses as statuses_of
+
+    return statuses_of(absolute_out(root))
 
 
 def record(out: str) -> dict[str, Any]:

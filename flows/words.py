@@ -9,6 +9,7 @@ from tiling.split import BUFFER, SPLITS
 
 if TYPE_CHECKING:
     from chips.info import Info
+    from chips.status import Status
 
 
 SHOWN = 6
@@ -88,3 +89,13 @@ def describe(info: Info) -> str:
     ratio = f", {info.ratio:.1f} times less than raw" if info.ratio else ""
     lines.append(f"  size     {human(info.stored_bytes)}{ratio}; curate {info.curate or '(unpublished)'}")
     return "\n".join(lines)
+
+
+def status_lines(status: Status) -> list[str]:
+    """One build: state, shards, when it was last written to, and why shards failed."""
+    if status.state == "damaged":
+        return [f"{status.url}: damaged: {status.reason}"]
+    told = f"{status.url}: {status.state}, {status.shards_done} of {status.shards} shards, {status.chips} chips"
+    if status.last_written is not None:
+        told += f", last written {status.last_written:%Y-%m-%d %H:%M:%S} UTC"
+    return [told, *(f"  shard {ordinal}: {reason}" for ordinal, reason in status.failed.items())]
