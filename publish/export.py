@@ -95,6 +95,11 @@ class Source:
         found = np.asarray(self.arrays[path_of(variable)][chip.row])
         return found[..., None] if found.shape == () else found
 
+    def corner(self, group: str, chip: Chip) -> tuple[float, float]:
+        """(x, y) of the upper-left corner of a chip in a group, whose chips may be wider than the grid's."""
+        off = self.opened.layout.group(group).corner_off
+        return chip.x0 + off["x0"], chip.y0 + off["y0"]
+
     def steps(self, group: str, chip: Chip) -> tuple[Step, ...]:
         """The steps of a source on a chip that are no padding; none where it has no time axis."""
         acquired = self.arrays.get(f"{group}/acquired")

@@ -63,6 +63,7 @@ def geotiff(
     if bands.dtype == bool:
         bands = bands.astype(np.uint8)
     attrs = variable.attrs
+    x0, y0 = source.corner(variable.group, chip)
     side_m = float(source.opened.layout.group(variable.group).attrs["resolution_m"])
     whole = bands.dtype.kind != "f"
     options: dict[str, Any] = {"driver": "COG"} if source.spec.cog else {"driver": "GTiff", "interleave": "band"}
@@ -77,7 +78,7 @@ def geotiff(
             count=len(bands),
             dtype=bands.dtype.name,
             crs=CRS.from_epsg(chip.epsg),
-            transform=Affine(side_m, 0, chip.x0, 0, -side_m, chip.y0),
+            transform=Affine(side_m, 0, x0, 0, -side_m, y0),
             nodata=_nodata(variable),
             compress="DEFLATE",
         ) as file:

@@ -32,9 +32,10 @@ class ChipDataset:
     - ``time``: int64, seconds since 1970 UTC of each step, -2^63 for padding; only of sources with a time axis
     - ``mask``: int64 codes with the ignore value as it stands in ``ignore``, or float32 of what is measured; (y, x)
 
-    and ``bbox`` (minx, miny, maxx, maxy, float64) in ``crs`` (``EPSG:32633``), and ``chip``, its name. Arrays are
-    tensors where PyTorch is installed, else NumPy's. It can be pickled and forked: each process opens the store anew.
-    Object storage cannot be read in a forked process; there, give the loader ``multiprocessing_context="spawn"``.
+    and ``bbox`` of the image (minx, miny, maxx, maxy, float64) in ``crs`` (``EPSG:32633``), and ``chip``, its name.
+    Arrays are tensors where PyTorch is installed, else NumPy's. It can be pickled and forked: each process opens the
+    store anew. Object storage cannot be read in a forked process; there, give the loader
+    ``multiprocessing_context="spawn"``.
 
     Args:
         dataset: Folder or URL of a published dataset.
@@ -87,9 +88,11 @@ class ChipDataset:
         if not len(self.rows):
             raise StoreError(self.url, f"has no chip with split {split} and status {' or '.join(status)}")
         self._chip, self._epsg = column("chip")[self.rows], column("epsg")[self.rows]
-        self._corner = np.stack([column("x0")[self.rows], column("y0")[self.rows]], axis=1)
-        group = layout.group((*self._images, *self._masks)[0].group)
-        self._side_m = float(group.attrs["resolution_m"]) * (*self._images, *self._masks)[0].shape[-1]
+        # A source may have chips of its own size about the same centres; the box is that of the image.
+        main = (*self._images, *self._masks)[0]
+        corner = [column(f"{main.group}/{name}")[self.rows] for name in ("x0", "y0")]
+        self._corner = np.stack(corner, axis=1)
+        self._side_m = float(layout.group(main.group).attrs["resolution_m"]) * main.shape[-1]
         self._arrays: dict[str, Any] = {}
         self._process, self._made_in = -1, os.getpid()
 

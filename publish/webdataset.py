@@ -1,7 +1,7 @@
 """WebDataset: chips as files in tar archives, read from first to last by many workers at once.
 
 The members of a chip bear its name: ``<chip>.json`` and ``<chip>.<group>.<variable>.npy``. Chips are shuffled by the
-hash of their names, because a tar is read in order and neighbours are alike.
+hash of their names, because a tar is read in order and neighbours are alike. A dot in a name is ``%2E``.
 https://github.com/webdataset/webdataset
 """
 
@@ -49,13 +49,15 @@ def _shuffled(name: str) -> bytes:
 
 def _tar(source: Source, chips: list[Chip]) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for chip in chips:
-            _add(tar, f"{chip.name}.json", json.dumps(_about(source, chip), sort_keys=True).encode())
+            # A sample's name ends at the first dot.
+            key = chip.name.replace(".", "%2E")
+            _add(tar, f"{key}.json", json.dumps(_about(source, chip), sort_keys=True).encode())
             for variable in source.variables:
                 array = io.BytesIO()
                 np.save(array, source.read(variable, chip), allow_pickle=False)
-                _add(tar, f"{chip.name}.{variable.group}.{variable.name}.npy", array.getvalue())
+                _add(tar, f"{key}.{variable.group}.{variable.name}.npy", array.getvalue())
     return out.getvalue()
 
 
@@ -78,14 +80,15 @@ def _about(source: Source, chip: Chip) -> dict[str, Any]:
         "lon": chip.lon,
         "lat": chip.lat,
         "times": {group: [step.time for step in steps] for group in groups if (steps := source.steps(group, chip))},
-        "arrays": {f"{v.group}.{v.name}": _array(source, v) for v in source.variables},
+        "arrays": {f"{v.group}.{v.name}": _array(source, v, source.corner(v.group, chip)) for v in source.variables},
     }
 
 
-def _array(source: Source, variable: Variable) -> dict[str, Any]:
+def _array(source: Source, variable: Variable, corner: tuple[float, float]) -> dict[str, Any]:
     told: dict[str, Any] = {"dims": list(variable.dims)}
     if variable.spatial:
         told["resolution_m"] = source.opened.layout.group(variable.group).attrs["resolution_m"]
+        told["x0"], told["y0"] = corner
         told["names"] = list(source.names(variable))
     if variable.void:
         told["void"] = variable.stored_fill

@@ -23,6 +23,7 @@ from flows.console import PlainConsole
 from flows.steps import build, export, make_request
 from publish.coco import annotation
 from publish.export import ExportSpec
+from publish.torch import ChipDataset
 from simulate.write import World
 
 INSTANCES = """\
@@ -205,6 +206,46 @@ def test_coco_annotations_are_the_instances_of_the_label_with_their_classes(worl
         with rasterio.open(out / image["file_name"]) as file:
             np.testing.assert_array_equal(file.read(), ds.reflectance.isel(time=best))
         assert image["date_captured"] == f"{ds.acquired[best].to_numpy().astype('datetime64[s]')}Z"
+
+
+WIDER = """\
+name: sites
+time: 2021-04-01/2021-05-01
+catalog: catalog.json
+grid: {scheme: points, places: sites.csv, id_column: site, resolution_m: 10, size_px: 32, min_cover: 0.01}
+sources:
+  s2: {collection: sentinel-2-l2a, bands: [red], mask: {hide: [void]}, size_m: 640}
+  dem: {collection: cop-dem-glo-30, resolution_m: 20}
+split: {block_km: 3, buffer_km: 0, shares: {train: 1, val: 0, test: 0}}
+"""
+
+
+def test_sources_with_wider_chips_and_coarser_pixels_lie_where_they_do(world: World, tmp_path: Path) -> None:
+    (world.folder / "sites.csv").write_text("site,lon,lat\nc.3,18.004,48.297\n")
+    (world.folder / "wider.yaml").write_text(WIDER)
+    dataset = tmp_path / "dataset"
+    build(
+        make_request(aoi=str(world.region), recipe=str(world.folder / "wider.yaml"), out=str(dataset)), PlainConsole()
+    )
+    run(dataset, tmp_path / "tiffs", to="geotiff")
+    run(dataset, tmp_path / "tars", to="webdataset")
+    corners = {group: raw(dataset, group).isel(chip=0) for group in ("s2", "dem")}
+    assert float(corners["dem"].x0 - corners["s2"].x0) == 160
+    for row in listed(tmp_path / "tiffs"):
+        ds = corners[row["array"].split("/")[0]]
+        with rasterio.open(tmp_path / "tiffs" / row["path"]) as file:
+            assert (file.transform.c, file.transform.f) == (float(ds.x0), float(ds.y0))
+            assert file.transform.a == ds.attrs["resolution_m"]
+    ds = corners["s2"]
+    sample = ChipDataset(str(dataset), ["s2"])[0]
+    x0, y0 = float(ds.x0), float(ds.y0)
+    assert np.asarray(sample["bbox"]).tolist() == [x0, y0 - 640, x0 + 640, y0]
+    with tarfile.open(tmp_path / "tars" / "train-000000.tar") as tar:
+        assert {name.split(".")[0] for name in tar.getnames()} == {"c%2E3"}
+        content = tar.extractfile("c%2E3.json")
+        assert content is not None
+        told = json.load(content)
+    assert (told["chip"], told["arrays"]["s2.reflectance"]["x0"]) == ("c.3", x0)
 
 
 def test_what_cannot_be_exported_is_said_in_a_sentence(dataset: Path, tiffs: Path, tmp_path: Path) -> None:
