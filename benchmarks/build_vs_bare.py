@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each contestant (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=sorted(COMMANDS), help="contestants (default: all)")
     parser.add_argument("--grow", action="store_true", help="also build a quarter of the area, to see memory grow")
+    parser.add_argument("--counting", action="store_true", help="only: how much of a build's CPU its statistics take")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "curate-bench", help="workspace")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--contestant", nargs=3, metavar=("NAME", "JOB", "OUT"), help=argparse.SUPPRESS)
@@ -97,6 +99,13 @@ def compare(options: argparse.Namespace) -> None:
     if options.grow:
         jobs["quarter"] = lay_job(folder / "quarter", world, max(1, side // 2))
     warm = lay_job(folder / "warm", world, 1)
+    if options.counting:
+        counting_share(warm, folder / "out-counting")  # compiled kernels
+        spent = [counting_share(jobs["full"], folder / "out-counting") for _ in range(options.rounds)]
+        middle = statistics.median(counting / whole for counting, whole in spent)
+        told = ", ".join(f"{counting:.2f} of {whole:.1f} s" for counting, whole in spent)
+        print(f"statistics: {middle:.1%} of the CPU of a build ({told})")
+        return
     names = options.only or list(COMMANDS)
     for name in names:  # compiled kernels, page cache
         run(name, warm, folder, keep=True)
@@ -109,6 +118,43 @@ def compare(options: argparse.Namespace) -> None:
                 costs[f"{name} {area}"].append(cost := run(name, job, folder))
                 print(f"round {turn + 1}, {name} {area}: {cost.wall_s:.1f} s, {cost.rss_mb:.0f} MB", file=sys.stderr)
     table(costs, side, options)
+
+
+def counting_share(job: Job, out: Path) -> tuple[float, float]:
+    """CPU seconds of a build's statistics and of the whole of it, by the clocks of threads: load plays no part."""
+    from unittest.mock import patch
+
+    import chips.statistics
+    import chips.write
+    from chips.statistics import Counter, Statistics
+    from flows.console import PlainConsole
+    from flows.steps import build, make_request
+
+    spent: list[float] = []
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent.append(time.thread_time() - started)
+
+        return call
+
+    shutil.rmtree(out, ignore_errors=True)
+    started = time.process_time()
+    with (
+        patch.object(Counter, "__init__", timed(Counter.__init__)),
+        patch.object(Counter, "count", timed(Counter.count)),
+        patch.object(Statistics, "to_bytes", timed(Statistics.to_bytes)),
+        patch("chips.write.merged_statistics", timed(chips.write.merged_statistics)),
+        patch("chips.statistics.statistics_bytes", timed(chips.statistics.statistics_bytes)),
+    ):
+        build(make_request(aoi=job.aoi, recipe=job.recipe, out=str(out)), PlainConsole())
+    whole = time.process_time() - started
+    shutil.rmtree(out)
+    return sum(spent), whole
 
 
 def table(costs: dict[str, list[Cost]], side: int, options: argparse.Namespace) -> None:

@@ -241,10 +241,10 @@ class Tally:
         bits = values.view(f"u{values.dtype.itemsize}")
         n = len(self.what.channels)
         histogram, hidden = np.zeros((n, self.what.bins), np.int64), np.zeros(n, np.int64)
-        void = -1 if self.what.void is None else self.what.void % self.what.bins
-        _count_numbers(bits, planes, mask, void, histogram, hidden)
-        if void >= 0:
-            histogram[:, void] = 0
+        assert self.what.void is not None, "whole numbers have a void"
+        void = self.what.void % self.what.bins
+        _count_numbers(bits, planes, mask.view(np.uint8), bits.dtype.type(void), histogram, hidden)
+        histogram[:, void] = 0
         return (np.roll(histogram, -self.what.lowest, axis=1) if self.what.lowest else histogram), hidden
 
     def _add_classes(self, values: npt.NDArray[Any]) -> None:
@@ -260,11 +260,13 @@ class Tally:
     def _add_ids(self, values: npt.NDArray[Any]) -> None:
         for plane in values:
             for c, ids in enumerate(plane):
-                found, often = np.unique(ids, return_counts=True)
-                there = found != self.what.void
+                # Objects are runs of pixels along the rows, so few numbers remain to be told apart.
+                first = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+                found = np.unique(np.append(ids[:1], ids[first]))
+                objects = len(found) - int(self.what.void in found)
                 with self.lock:
-                    self.histogram[c, min(int(there.sum()), MOST_OBJECTS)] += 1
-                    self.total[c] += int(often[there].sum())
+                    self.histogram[c, min(objects, MOST_OBJECTS)] += 1
+                    self.total[c] += int(np.count_nonzero(ids != self.what.void))
 
     def _add_floats(self, values: npt.NDArray[Any], planes: Ints, mask: npt.NDArray[np.bool_]) -> None:
         n = len(self.what.channels)
@@ -312,20 +314,26 @@ _NO_MASK: npt.NDArray[np.bool_] = np.zeros((0, 0), bool)
 
 @numba.njit(nogil=True, cache=True)
 def _count_numbers(values, planes, mask, void, histogram, hidden):  # type: ignore[no-untyped-def]  # numba infers them
-    """Count numbers by their bits; void ones too, whose bin the caller empties."""
-    masked = mask.size > 0
+    """Count numbers by their bits; void ones too, whose bin the caller empties. No branch depends on a pixel."""
     for plane in planes:
+        clear = values.shape[2]
+        if mask.size > 0:
+            clear = 0
+            for p in range(mask.shape[1]):
+                clear += mask[plane, p]
         for c in range(values.shape[1]):
-            if masked:
-                for p in range(values.shape[2]):
-                    value = values[plane, c, p]
-                    if mask[plane, p]:
-                        histogram[c, value] += 1
-                    elif value != void:
-                        hidden[c] += 1
-            else:
-                for p in range(values.shape[2]):
-                    histogram[c, values[plane, c, p]] += 1
+            numbers, row = values[plane, c], histogram[c]
+            if clear == numbers.size:
+                for p in range(numbers.size):
+                    row[numbers[p]] += 1
+                continue
+            if clear > 0:
+                for p in range(numbers.size):
+                    row[numbers[p]] += mask[plane, p]
+            there = 0
+            for p in range(numbers.size):
+                there += (numbers[p] != void) & (mask[plane, p] == 0)
+            hidden[c] += there
 
 
 @numba.njit(nogil=True, cache=True)
