@@ -409,3 +409,23 @@ def test_a_chip_on_the_border_of_lattice_points_is_found_by_its_outline() -> Non
 def test_options_that_contradict_each_other_are_refused(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make()
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        GridSpec(scheme="majortom", size_px=1068),
+        GridSpec(scheme="webmercator", zoom=13),
+        GridSpec(scheme="mgrs", size_px=128),
+        GridSpec(scheme="utm-cells", size_px=128),
+    ],
+    ids=lambda grid: grid.scheme,
+)
+def test_chips_of_every_grid_can_be_sampled(grid: GridSpec) -> None:
+    chips = lay_chips(Aoi("area", shapely.box(17.7, 48.0, 18.4, 48.5)), grid)[0]
+    assert len(chips) > 10
+    mixed = tuple(random.Random(1).sample(chips, len(chips)))
+    for method in ("uniform", "lattice", "cities", "kmeans", "positives", "distinct"):
+        once = METHODS[method](chips, world(chips, 1), 9, 1)
+        assert told(mixed, METHODS[method](mixed, world(mixed, 1), 9, 1)) == told(chips, once)
+        assert len(once.index)
