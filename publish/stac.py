@@ -49,7 +49,8 @@ def collection_json(facts: Facts) -> bytes:
     one = facts.terms.one
     assets = {
         **{name: _group_asset(facts, _group(facts, name)) for name in facts.sources},
-        **{variable.name: _label_asset(facts, variable) for variable in facts.labels},
+        # With their group: a label may bear the name of a source.
+        **{f"{v.group}/{v.name}": _label_asset(facts, v) for v in facts.labels},
         **{_key(name): _file_asset(facts, name) for name in sorted(facts.files)},
     }
     used = {

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from publish.coco import annotation
 from publish.export import ExportSpec
 from publish.torch import ChipDataset
 from simulate.write import World
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import Curate
 
 INSTANCES = """\
 name: parcels
@@ -246,6 +249,20 @@ def test_sources_with_wider_chips_and_coarser_pixels_lie_where_they_do(world: Wo
         assert content is not None
         told = json.load(content)
     assert (told["chip"], told["arrays"]["s2.reflectance"]["x0"]) == ("c.3", x0)
+
+
+def test_the_command_writes_where_it_is_told_and_fails_with_a_sentence(
+    dataset: Path, tmp_path: Path, curate: Curate
+) -> None:
+    out = tmp_path / "tiffs"
+    done = curate("export", dataset, "--to", "geotiff", "--out", out, "--split", "val", "--group", "dem")
+    assert done.returncode == 0, done.stderr
+    chips = {row["chip"] for row in listed(out)}
+    assert done.stdout == f"{out}: {len(chips)} files of {len(chips)} chips written\n"
+    failed = curate("export", dataset, "--to", "coco", "--label", "parcels", "--out", tmp_path / "coco")
+    assert failed.returncode == 4
+    assert "has no instances called 'parcels'; found none" in failed.stderr
+    assert "Traceback" not in failed.stderr
 
 
 def test_what_cannot_be_exported_is_said_in_a_sentence(dataset: Path, tiffs: Path, tmp_path: Path) -> None:
