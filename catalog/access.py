@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from catalog.endpoints import Host, host_of
 from catalog.signing import sign
 from curate.errors import CatalogError
-from curate.objects import gdal_settings
+from curate.objects import gdal_path, gdal_settings
 
 if TYPE_CHECKING:
     from rasterio.io import MemoryFile
@@ -85,7 +85,7 @@ def access(href: str, signing: str | None = None) -> Access:
     if signing is not None:
         return Access(sign(href, signing))
     host = host_of(href)
-    url = f"/vsis3/{href.removeprefix('s3://')}" if href.startswith("s3://") else href
+    url = gdal_path(href)
     if host is None:
         return Access(url, gdal_settings() if href.startswith("s3://") else {})
     if host.auth == "earthdata":

@@ -136,6 +136,11 @@ def nearby() -> Iterator[Nearby]:
         yield Nearby(folder)
 
 
+def gdal_path(where: str) -> str:
+    """A path or an address as GDAL takes it; ``/vsis3/…``, because rasterio's own way to ``s3://`` goes by boto3."""
+    return f"/vsis3/{where.removeprefix('s3://')}" if where.startswith("s3://") else where
+
+
 def gdal_settings() -> dict[str, str]:
     """What GDAL must be told to find ``/vsis3/`` where the AWS tools find it; credentials it finds by itself."""
     settings = {}

@@ -15,6 +15,7 @@ import numpy as np
 
 from cube.times import DateSlot, PhenologySpec, RecordDates, record_slots, season_slots
 from curate.errors import RecipeError, StoreError
+from flows.inputs import files
 from flows.sampling import rasters_of
 from tiling.grid import Chip, centres, footprints
 from tiling.layers import raster_points, read_vector
@@ -65,7 +66,8 @@ def _of_records(recipe: Recipe, area: Area, spec: RecordDates) -> dict[str, Any]
     """Chip -> the earliest day of its records."""
     import shapely
 
-    table = read_vector(recipe.file(spec.vector), area.search_geometry(), attributes=[spec.attribute])
+    with files(recipe) as file:
+        table = read_vector(file(spec.vector), area.search_geometry(), attributes=[spec.attribute])
     days = [_day(value, spec) for value in table[spec.attribute]]
     chip, record = shapely.STRtree(table.geometry.to_numpy()).query(footprints(area.chips), predicate="intersects")
     earliest: dict[int, dt.date] = {}

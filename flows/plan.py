@@ -32,6 +32,7 @@ from curate import __version__
 from curate.errors import AoiError, CatalogError, RecipeError
 from flows.alignment import moved
 from flows.console import Console
+from flows.inputs import files
 from flows.labelling import PREFIX, Labels, bytes_per_chip, layout_of, open_labels
 from flows.sampling import taken_by
 from flows.splits import attributes, draw, frozen
@@ -180,7 +181,10 @@ def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: by
 def asked_places(recipe: Recipe) -> tuple[Place, ...]:
     """The places that the recipe's grid stands on, read from their file; none for most grids."""
     grid = recipe.grid
-    return () if grid.places is None else read_places(recipe.file(grid.places), grid.scheme, grid.id_column)
+    if grid.places is None:
+        return ()
+    with files(recipe) as file:
+        return read_places(file(grid.places), grid.scheme, grid.id_column)
 
 
 def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ...]:

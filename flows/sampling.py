@@ -10,7 +10,7 @@ import dataclasses
 import glob
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.errors import RecipeError, StoreError
+from flows.inputs import files
 from recipes.recipe import Recipe
 from tiling.layers import Shares, class_shares, covered, polygon_shares, raster_points, read_vector, touched
 from tiling.sample import (
@@ -102,7 +103,8 @@ def sampled(recipe: Recipe, area: Area, console: Console) -> Area:
     for step in steps:
         if not len(left):
             break
-        taken = _take(step, [area.chips[at] for at in left.tolist()], recipe, area)
+        with files(recipe) as file:
+            taken = _take(step, [area.chips[at] for at in left.tolist()], recipe, area, file)
         told.append(
             {
                 "method": step.method,
@@ -183,12 +185,12 @@ TOLD = 8
 """Groups that are named one by one; all stand in the document."""
 
 
-def _take(step: SampleStep, chips: Sequence[Chip], recipe: Recipe, area: Area) -> Taken:
+def _take(step: SampleStep, chips: Sequence[Chip], recipe: Recipe, area: Area, file: Callable[[str], str]) -> Taken:
     """What one step takes of the chips that are left."""
     around = area.search_geometry()
 
     def vector(path: str, *attributes: str | None) -> Any:
-        return read_vector(recipe.file(path), around, attributes=[name for name in attributes if name])
+        return read_vector(file(path), around, attributes=[name for name in attributes if name])
 
     def shares(spec: StrataSample | BalancedSample) -> Shares:
         if spec.raster is not None:
@@ -202,13 +204,13 @@ def _take(step: SampleStep, chips: Sequence[Chip], recipe: Recipe, area: Area) -
             land = None if step.land is None else covered(chips, vector(step.land).geometry.to_numpy())
             return take_uniform(chips, step, land)
         case CitySample():
-            return take_cities(chips, step, _cities(step, recipe, area))
+            return take_cities(chips, step, _cities(step, area, file))
         case StrataSample():
             return take_strata(chips, step, shares(step))
         case LandCoverSample():
             return take_landcover(chips, step, class_shares(chips, rasters_of(recipe, step.raster)))
         case OsmSample():
-            return take_categories(chips, _osm(step, chips, recipe, area), each=step.each, quota=step.quota,
+            return take_categories(chips, _osm(step, chips, area, file), each=step.each, quota=step.quota,
                                    seed=step.seed)  # fmt: skip
         case PositiveSample():
             positive = touched(chips, vector(step.vector).geometry.to_numpy())
@@ -235,11 +237,11 @@ def rasters_of(recipe: Recipe, value: str | tuple[str, ...]) -> list[str]:
     return out
 
 
-def _cities(step: CitySample, recipe: Recipe, area: Area) -> Any:
+def _cities(step: CitySample, area: Area, file: Callable[[str], str]) -> Any:
     """The points from which a step may end in the area: five standard deviations around it."""
     reach = area.search_geometry(5 * step.sigma_km * 1000)
     attributes = [name for name in (step.weight, step.name) if name]
-    table = read_vector(recipe.file(step.points), reach, attributes=attributes)
+    table = read_vector(file(step.points), reach, attributes=attributes)
     if not (table.geometry.geom_type == "Point").all():
         raise RecipeError("recipe", (f"sample: {step.points} holds other shapes than points; wanted a point a city",))
     if step.weight is not None and not np.issubdtype(table[step.weight].dtype, np.number):
@@ -247,16 +249,16 @@ def _cities(step: CitySample, recipe: Recipe, area: Area) -> Any:
     return table
 
 
-def _osm(step: OsmSample, chips: Sequence[Chip], recipe: Recipe, area: Area) -> Shares:
+def _osm(step: OsmSample, chips: Sequence[Chip], area: Area, file: Callable[[str], str]) -> Shares:
     """Which chips have which categories of OpenStreetMap, 1 or 0."""
     from labels.extract import read_extract
     from labels.rules import is_path, read_rules
     from tiling.layers import presence
 
-    rules = read_rules(recipe.file(step.rules) if is_path(step.rules) else step.rules)
+    rules = read_rules(file(step.rules) if is_path(step.rules) else step.rules)
     extract = read_extract(
         "sample",
-        recipe.file(step.extract),
+        file(step.extract),
         keys=rules.keys,
         match=rules.match,
         box=area.search_geometry().bounds,

@@ -11,6 +11,7 @@ import numpy as np
 
 from catalog.lock import read_lock
 from curate.errors import RecipeError, StoreError
+from flows.inputs import files
 from flows.labelling import Labels, label_shard, open_labels
 from flows.steps import DRAWN
 from tiling.shards import auto_per_shard, lay_shards
@@ -30,7 +31,8 @@ def draw(recipe: Recipe, chips: Sequence[Chip]) -> Drawn:
     """The splits of the chips by the recipe's rule. Raises RecipeError when they cannot be drawn."""
     if isinstance(recipe.split, BalancedSplit):
         return Drawn(np.full(len(chips), PENDING, dtype=object))
-    return _drawn(recipe, lambda: draw_splits(seen_ground(chips, recipe), recipe.split, file=recipe.file))
+    with files(recipe) as file:
+        return _drawn(recipe, lambda: draw_splits(seen_ground(chips, recipe), recipe.split, file=file))
 
 
 def seen_ground(chips: Sequence[Chip], recipe: Recipe) -> list[Chip]:

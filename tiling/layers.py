@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.errors import RecipeError
+from curate.objects import gdal_path, gdal_settings
+from curate.remote import HTTP
 from tiling.grid import Chip, corners, footprints
 
 if TYPE_CHECKING:
@@ -186,7 +188,7 @@ def raster_points(chips: Sequence[Chip], rasters: Sequence[str]) -> tuple[npt.ND
     known: npt.NDArray[np.bool_] = np.empty(0, bool)
     for path in rasters:
         try:
-            with rasterio.open(path) as file:
+            with rasterio.Env(**HTTP, **gdal_settings()), rasterio.open(gdal_path(path)) as file:
                 if file.crs is None:
                     raise _unusable(path, "does not say in which CRS it is")
                 if values is None:
