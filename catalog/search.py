@@ -40,6 +40,7 @@ from catalog.filters import (
 )
 from curate.errors import CatalogError
 from curate.objects import ObjectsError, is_object_url, read_object
+from curate.telling import count
 
 if TYPE_CHECKING:
     import requests
@@ -252,6 +253,7 @@ class StacApi:
 
             def wait(request: Any) -> Any:
                 pace.wait()
+                count("searched")
                 return request
 
             self._io = StacApiIO(max_retries=_retry())

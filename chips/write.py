@@ -23,6 +23,7 @@ from chips.metadata import DOCUMENT, chunks
 from chips.storage import Storage, open_storage
 from curate import __version__
 from curate.errors import OutputError, StoreError
+from curate.telling import count
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -430,4 +431,6 @@ def _write_object(
         storage.delete([key])
         return None
     storage.put(key, data)
+    count("written")
+    count("written_bytes", len(data))
     return Written(key, len(data), hashlib.sha256(data).hexdigest())

@@ -30,6 +30,7 @@ from cube.radar import AMPLITUDE
 from cube.warp import UnusableFile, placement, read_onto
 from curate.errors import ReadError
 from curate.remote import HTTP, persistent
+from curate.telling import about, carried, count
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -191,8 +192,10 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
                 amplitude=file.amplitude,
             )
 
+    count("read")
     try:
-        return persistent(read, file.href, BROKEN)
+        with about(scene=file.scene, band=file.band):
+            return persistent(read, file.href, BROKEN)
     except READ_FAILURES as error:
         raise file.failed(error) from error
 
@@ -390,7 +393,7 @@ def read_rasterio(
                     break
 
     with ThreadPoolExecutor(threads_for(file for _, files in jobs for file in files)) as pool:
-        for _ in pool.map(join, jobs):
+        for _ in pool.map(carried(join), jobs):
             pass
     return xr.DataArray(cube, dims=DIMS, coords={"time": np.arange(len(steps)), "band": list(bands)})
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from curate.telling import count
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def persistent(read: Callable[[], T], href: str, failures: tuple[type[BaseExcept
         except failures as error:
             if "://" not in href or "response code: 404" in str(error):
                 raise
+            count("read_again")
             log.info("%s: reading again after %s", href.split("?")[0], type(error).__name__)
             time.sleep(PAUSE_S * 4 ** (attempt - 1))
     with rasterio.Env(**AFRESH):

@@ -69,7 +69,10 @@ def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @_request_options
-@click.option("--dask", help="Address of a Dask scheduler. Default: DASK_SCHEDULER_ADDRESS, else threads here.")
+@click.option(
+    "--dask",
+    help="Dask: an address, local:4, or module:function that makes a cluster. Default: DASK_SCHEDULER_ADDRESS.",
+)
 @click.option("--jobs", type=click.IntRange(1), help="Shards built at once by threads here. Default: 1.")
 @click.option("--prefect/--no-prefect", default=None, help="Track it in Prefect. Default: if PREFECT_API_URL is set.")
 @click.pass_obj
@@ -293,6 +296,29 @@ def show_chip(
 
 
 @main.command()
+@click.option("--out", help="A dataset, or where one is to be: can it be listed?")
+@click.option("--catalog", help="A catalog: does it answer?")
+@click.option("--dask", help="A Dask cluster: has it workers with this release?")
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.pass_obj
+def health(options: dict[str, Any], out: str | None, catalog: str | None, dask: str | None, as_json: bool) -> None:
+    """Say whether what a run needs can be reached, for probes; exit code 3 when something cannot."""
+    with _session(options):
+        from dataclasses import asdict
+
+        from flows.health import examine
+
+        findings = examine(out=out, catalog=catalog, dask=dask)
+        if as_json:
+            click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        else:
+            for finding in findings:
+                click.echo(f"{'✓' if finding.ok else '✗'} {finding.what}: {finding.told}")
+        if not all(finding.ok for finding in findings):
+            sys.exit(3)
+
+
+@main.command()
 @click.argument("path", default="recipe.yaml")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @click.pass_obj
@@ -415,11 +441,13 @@ def _session(options: dict[str, Any]) -> Iterator[Console]:
     Leaving at once is safe: a shard that was not finished is not in the journal, so the next run builds it again.
     """
     from flows.console import open_console
+    from flows.metrics import Metered, told
 
-    console = open_console(options["log_format"], verbose=options["verbose"])
+    console = Metered(open_console(options["log_format"], verbose=options["verbose"]))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield console
+        with told():
+            yield console
     except KeyboardInterrupt:
         console.say("interrupted; what was built is kept, the same command continues", level="warning")
         _leave(INTERRUPTED)

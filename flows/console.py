@@ -8,11 +8,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
+
+from curate.telling import ids
 
 LogFormat = Literal["auto", "bar", "plain", "json"]
 REPORT_EVERY_S = 10.0
@@ -55,7 +59,7 @@ class _ToConsole(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.say(record.getMessage(), level=record.levelname.lower(), logger=record.name)
+        self.console.say(record.getMessage(), level=record.levelname.lower(), logger=record.name, **ids())
 
 
 class _Timed:
@@ -106,12 +110,18 @@ class PlainConsole:
 
 
 class JsonConsole:
-    """One JSON object a line: ``time``, ``level``, ``event`` and the values that belong to it."""
+    """One JSON object a line: ``time``, ``run``, ``level``, ``event`` and the values that belong to it.
+
+    Lines of the stages also say which shard, scene and band they are about. ``run`` is ``CURATE_RUN``, or made up.
+    """
+
+    def __init__(self) -> None:
+        self.run = os.environ.get("CURATE_RUN") or uuid.uuid4().hex
 
     def say(self, text: str, **facts: Any) -> None:
         """A remark as an object."""
         now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        line = {"time": now, "level": "info", "event": "message", "message": text, **facts}
+        line = {"time": now, "run": self.run, "level": "info", "event": "message", "message": text, **facts}
         print(json.dumps(line, default=str), file=sys.stderr, flush=True)
 
     @contextmanager

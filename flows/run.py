@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from curate import __version__
-from curate.errors import CurateError, InputError
+from curate.errors import CurateError
+from flows.cluster import connect
 from flows.shard import ShardDone, Work, build_and_write
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 15
 WORKER_RETRIES = 3
 """A worker that dies takes its shards with it; Dask gives them to others this often."""
 
@@ -28,13 +27,14 @@ def run_shards(
     scheduler: str | None = None,
     jobs: int = 1,
     on_done: Callable[[ShardDone], None] = lambda done: None,
+    say: Callable[[str], None] = log.info,
 ) -> dict[int, CurateError]:
     """Build and write shards; what failed comes back as ordinal -> error.
 
     A shard that failed in a way that may pass is tried once more when all others are done. Errors that are not ours are
     raised at once.
     """
-    with _submitter(work, scheduler, jobs) as submit:
+    with _submitter(work, scheduler, jobs, say) as submit:
         failed = _pass(shards, submit, on_done)
         again = [shard for shard in shards if shard.ordinal in failed and failed[shard.ordinal].retryable]
         if again:
@@ -67,12 +67,12 @@ def _try(work: Work, shard: Shard) -> ShardDone | CurateError:
 
 
 @contextmanager
-def _submitter(work: Work, scheduler: str | None, jobs: int) -> Iterator[Submit]:
+def _submitter(work: Work, scheduler: str | None, jobs: int, say: Callable[[str], None]) -> Iterator[Submit]:
     if scheduler is None:
         with _threads(work, jobs) as submit:
             yield submit
     else:
-        with _cluster(work, scheduler) as submit:
+        with _cluster(work, scheduler, say) as submit:
             yield submit
 
 
@@ -97,16 +97,12 @@ def _threads(work: Work, jobs: int) -> Iterator[Submit]:
 
 
 @contextmanager
-def _cluster(work: Work, scheduler: str) -> Iterator[Submit]:
-    from distributed import Client, as_completed
+def _cluster(work: Work, scheduler: str, say: Callable[[str], None]) -> Iterator[Submit]:
+    from distributed import as_completed
 
-    try:
-        client: Any = Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        why = f"no Dask scheduler answers there ({error}); start one, or leave --dask away"
-        raise InputError(scheduler, why) from error
-    with client, client.as_current():
-        _same_release(client, scheduler)
+    with connect(scheduler) as client:
+        workers = len(client.scheduler_info()["workers"])
+        say(f"on Dask with {workers} workers now; dashboard {client.dashboard_link}")
         (handed,) = client.scatter([work], broadcast=True, hash=False)
 
         def submit(shards: Sequence[Shard]) -> Iterator[tuple[int, ShardDone | CurateError]]:
@@ -119,22 +115,3 @@ def _cluster(work: Work, scheduler: str) -> Iterator[Submit]:
                 future.release()
 
         yield submit
-
-
-def _same_release(client: Any, scheduler: str) -> None:
-    """InputError when a worker has another release of ours, or none: it would build other pixels, or fail oddly."""
-    found = client.run(_release, on_error="return")
-    if not found:
-        raise InputError(scheduler, "the Dask scheduler has no worker; start at least one")
-    wrong = {worker: release for worker, release in found.items() if release != __version__}
-    if wrong:
-        worker, release = next(iter(wrong.items()))
-        raise InputError(
-            scheduler, f"worker {worker} has curate {release!r}, this is {__version__}; install the same everywhere"
-        )
-
-
-def _release() -> str:
-    from curate import __version__ as release
-
-    return release

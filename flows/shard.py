@@ -16,6 +16,7 @@ from chips.write import BuildRef, write_shard
 from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, variables, window_px
 from cube.times import DateSlot
 from curate.errors import ReadError
+from curate.telling import What, about, take
 from flows.coverage import chip_coverage
 from flows.dates import slots_of
 from flows.labelling import Labels, image_needs, label_shard
@@ -71,6 +72,8 @@ class ShardDone:
 
     ordinal: int
     chips: int
+    counts: Mapping[What, int] = field(default_factory=dict)
+    """What the process counted since the shard before."""
 
 
 def build_shard(work: Work, shard: Shard) -> ShardData:
@@ -143,9 +146,10 @@ def _cube(
 
 def build_and_write(work: Work, shard: Shard) -> ShardDone:
     """Build one shard and write it; running it twice leaves the store as running it once."""
-    data = build_shard(work, shard)
-    write_shard(work.build, shard.ordinal, shard.start, data.arrays, data.records)
-    return ShardDone(shard.ordinal, len(shard.chips))
+    with about(shard=shard.ordinal):
+        data = build_shard(work, shard)
+        write_shard(work.build, shard.ordinal, shard.start, data.arrays, data.records)
+    return ShardDone(shard.ordinal, len(shard.chips), take())
 
 
 def _records(

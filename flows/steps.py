@@ -51,7 +51,7 @@ class Request:
     catalog: str | None = None
     """Instead of the recipe's."""
     scheduler: str | None = None
-    """Address of a Dask scheduler, None for threads here."""
+    """Dask cluster as `flows.cluster.connect` takes it, None for threads here."""
     jobs: int = 1
     """Shards built at once by threads."""
 
@@ -231,6 +231,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from flows.alignment import measure
     from flows.dates import DATES, own_dates
     from flows.describing import judge_terms
+    from flows.metrics import metrics
     from flows.plan import lay_area, make_plan, search
     from flows.sampling import SAMPLING, sampled
     from flows.splits import settle
@@ -241,7 +242,9 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
         area = sampled(recipe, lay_area(recipe, aoi), console)
         area = replace(area, dates=own_dates(recipe, area, console))
     with console.stage("searching scenes"):
-        lock = lock_bytes(search(recipe, area, console))
+        locked = search(recipe, area, console)
+        lock = lock_bytes(locked)
+    metrics().scenes_locked(locked)
     with console.stage("planning"):
         area, splits = settle(recipe, area, lock)
         plan = make_plan(recipe, area, lock)
@@ -365,6 +368,7 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
     Raises IncompleteError when some fail.
     """
     from chips.write import record_failures
+    from flows.metrics import metrics
     from flows.run import run_shards
     from flows.shard import ShardDone, Work
 
@@ -375,13 +379,20 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
     with console.stage("building chips", total=sum(len(shard.chips) for shard in shards)) as stage:
 
         def told(done: ShardDone) -> None:
+            metrics().shard_done(done)
             stage.advance(done.chips, f"shard {done.ordinal}")
 
         failed = run_shards(
-            Work.of(plan, prepared.build), shards, scheduler=request.scheduler, jobs=request.jobs, on_done=told
+            Work.of(plan, prepared.build),
+            shards,
+            scheduler=request.scheduler,
+            jobs=request.jobs,
+            on_done=told,
+            say=console.say,
         )
     if failed:
         record_failures(prepared.build, {ordinal: str(error) for ordinal, error in sorted(failed.items())})
+        metrics().shards_failed(failed.values())
         reasons = tuple(dict.fromkeys(str(error) for _, error in sorted(failed.items())))
         done = len(plan.shards) - len(prepared.todo) + len(shards) - len(failed)
         raise IncompleteError(request.out, done, len(plan.shards), reasons[:TOLD_FAILURES])

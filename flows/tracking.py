@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 
 from curate.errors import CurateError, InputError
 from flows import steps
+from flows.metrics import metrics
 from recipes.read import dump_recipe
 from recipes.recipe import Recipe
 
@@ -65,7 +66,8 @@ class RunConsole:
     def stage(self, name: str, total: int | None = None) -> Iterator[RunConsole]:
         """A line when a stage begins; how far it is stands in the progress artifact."""
         self.say(name if total is None else f"{name}: {total}")
-        yield self
+        with metrics().stage(name):
+            yield self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Nothing: a line a shard would drown the log."""
