@@ -165,7 +165,7 @@ def report(dataset: WrittenDataset, *, pictured: int = PICTURED_CHIPS) -> bytes:
         balances=[_balance(name, found, legends[name], splits) for name, found in shares.items() if found.codes.size],
         shifts=[shift for source in sources if (shift := _shifts(table, source.name))],
         coverage=dataset.document("coverage.json"),
-        audit=_flat(dataset.document("audit.json")),
+        audit=_audit(dataset.document("audit.json")),
         statistics=_statistics(dataset.document("statistics.json")),
         terms=_terms(dataset),
         recipe="" if recipe is None else recipe.decode(errors="replace"),
@@ -647,7 +647,7 @@ def _statistics(document: Any) -> list[dict[str, Any]]:
                     "band": band,
                     "units": told.get("units", ""),
                     "values": [physical.get(name) for name in ("mean", "std", "min", "max")],
-                    "middle": [physical.get("percentiles", {}).get(name) for name in ("2", "50", "98")],
+                    "middle": [physical.get("percentiles", {}).get(name) for name in ("p2", "p50", "p98")],
                     "void": train.get("void_share"),
                     "hidden": train.get("hidden_share"),
                     "chart": Chart(bars, (), ""),
@@ -656,29 +656,58 @@ def _statistics(document: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _flat(document: Any, most: int = 80) -> list[tuple[str, str]]:
-    """A JSON document as (name, value) lines: nested names joined, long lists told by their length."""
-    lines: list[tuple[str, str]] = []
+def _audit(document: Any) -> dict[str, Any]:
+    """``audit.json`` as a table, a column a pair of splits; empty for none, and for one of another shape.
 
-    def walk(name: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                walk(f"{name} · {key}" if name else str(key), inner)
-        elif isinstance(value, list) and any(isinstance(one, Mapping | list) for one in value):
-            lines.append((name, f"{len(value)} entries"))
-        elif isinstance(value, list):
-            lines.append((name, ", ".join(map(_plain, value[:12])) + (" …" if len(value) > 12 else "") or "none"))
-        else:
-            lines.append((name, _plain(value)))
+    Each cell is (text, whether it is a leak: ground or pixels that two splits share).
+    """
+    pairs = document.get("pairs") if isinstance(document, Mapping) else None
+    if not isinstance(pairs, Mapping) or not pairs:
+        return {}
+    found = [_told_of_pair(pair) for pair in pairs.values()]
+    names = dict.fromkeys(name for one in found for name in one)
+    rows = [(name, [one.get(name, ("", False)) for one in found]) for name in names]
+    return {"pairs": list(pairs), "rows": rows, "ranges": _ranges(document.get("autocorrelation", {}))}
 
-    walk("", document or {})
-    return lines[:most]
+
+def _told_of_pair(pair: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
+    """What two splits share, and how they differ: name of the row -> cell."""
+    told: dict[str, tuple[str, bool]] = {}
+    if (shortest := pair.get("distance_m", {}).get("shortest")) is not None:
+        told["shortest distance"] = (f"{shortest:,.0f} m", False)
+    if (ground := pair.get("overlap", {}).get("m2")) is not None:
+        told["shared ground"] = (f"{ground:,.0f} m²" if ground else "none", ground > 0)
+    for source, same in pair.get("duplicates", {}).items():
+        count = same["pairs"]
+        told[f"{source}: chips with the same pixels"] = (counted(count, "pair") if count else "none", count > 0)
+    for source, same in pair.get("scenes", {}).items():
+        told[f"{source}: shared scenes"] = (f"{same['shared']:,}, in {100 * same['share']:.0f} % of the chips", False)
+    for label, divergence in pair.get("class_divergence", {}).items():
+        told[f"{label}: divergence of classes"] = (_plain(divergence), False)
+    for source, drift in pair.get("spectra", {}).items():
+        known = [value for value in drift.get("difference", ()) if value is not None]
+        if known:
+            told[f"{source}: largest difference of means"] = (f"{max(known, key=abs):+.2f} deviations", False)
+    return told
+
+
+def _ranges(autocorrelation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Source -> how far chips are alike, and how blocks compare with it."""
+    told = []
+    for source, bands in autocorrelation.items():
+        known = [band for band in bands if band.get("range_m") is not None]
+        if known:
+            widest = max(known, key=lambda band: float(band["range_m"]))
+            ratio = widest.get("block_over_range")
+            blocks = "" if ratio is None else f"; blocks are {ratio:.2f} times as wide"
+            told.append((source, f"up to {widest['range_m']:,.0f} m{blocks}"))
+        elif bands:
+            told.append((source, str(bands[0].get("why") or "not known")))
+    return told
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "not known" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "not known" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _terms(dataset: WrittenDataset) -> list[list[str]]:

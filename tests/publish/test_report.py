@@ -102,16 +102,33 @@ def test_licences_and_alignment_are_told(html: bytes) -> None:
 def test_audit_and_statistics_are_shown_where_they_are(shown: Any) -> None:
     from dataclasses import replace
 
-    band = {"count": 9, "void_share": 0.25, "hidden_share": 0.0, "histogram": [1, 4, 2]}
-    band["physical"] = {"mean": 0.125, "std": 0.0625, "min": 0.0, "max": 1.0, "percentiles": {"2": 0.01, "98": 0.5}}
+    band: dict[str, Any] = {"count": 9, "void_share": 0.25, "hidden_share": 0.0, "histogram": [1, 4, 2]}
+    band["physical"] = {
+        "mean": 0.125,
+        "std": 0.0625,
+        "min": 0.0,
+        "max": 1.0,
+        "percentiles": {"p2": 0.01, "p50": 0.11, "p98": 0.5},
+    }
     statistics = {"version": 1, "bands": {"s2": {"red": {"units": "1", "splits": {"train": band}}}}}
-    audit = {"distance_m": {"train-test": 1234.5}, "shared_scenes": [], "kept": True}
+    pair = {"distance_m": {"shortest": 1234.4}, "overlap": {"m2": 25600.0}, "duplicates": {"s2": {"pairs": 0}}}
+    pair |= {"scenes": {"s2": {"shared": 11, "share": 0.5}}, "spectra": {"s2": {"difference": [0.2, -0.744]}}}
+    audit = {"pairs": {"train-test": pair}, "autocorrelation": {"s2": [{"range_m": 2756.1, "block_over_range": 0.726}]}}
     files = {"audit.json": json.dumps(audit).encode(), "statistics.json": json.dumps(statistics).encode()}
     text = report(replace(shown.after, files=files), pictured=0).decode()
-    assert "distance_m · train-test" in text
-    assert "<td>1234</td>" in text or "<td>1235</td>" in text
+    assert '<th scope="col">train-test</th>' in text
+    for cell in (
+        "1,234 m<",
+        "25,600 m² (leak)",
+        ">none<",
+        "11, in 50 % of the chips",
+        "-0.74 deviations",
+        "up to 2,756 m",
+    ):
+        assert cell in text
     assert "s2 red" in text
-    assert "0.125" in text
+    for number in ("0.125", "0.0625", "0.01", "0.11", "0.5"):
+        assert f'<td class="n">{number}</td>' in text
     assert "25.0 %" in text
     assert "nobody has measured" not in text
     assert "<img" not in text
