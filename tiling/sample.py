@@ -36,8 +36,10 @@ _RULE = "sample-1"
 EARTH_M = 6_371_000.0
 """Radius of the sphere on which cities are stepped away from."""
 BATCH = 4096
-ROUNDS = 100
-"""Of k-means, at most; it settles long before."""
+ROUNDS = 30
+"""Of k-means, at most; what it changes later is little."""
+FITTED = 20_000
+"""Chips that centres of clusters are found from, where they are ten a cluster; with more it would take minutes."""
 MOST_TRIES = 200
 """Steps away from cities for each chip that is wanted; after that the area is taken to have no more."""
 
@@ -271,15 +273,20 @@ def take_landcover(chips: Sequence[Chip], spec: LandCoverSample, shares: Shares)
 
 def _clusters(chips: Sequence[Chip], n: int, seed: int, among: Indices, known: Floats) -> Taken:
     """The chips nearest the centres of ``n`` clusters; a cluster gives a second one where another came out empty."""
+    from scipy.spatial import cKDTree
+
     groups = {"kmeans": Group(len(among), n, min(n, len(among)))}
     if n >= len(among):
         return Taken(among, ("one of few",) * len(among), np.ones(len(among)), groups)
     # In the order of their names, because the first centres are drawn by position.
     order = np.array(sorted(range(len(among)), key=lambda at: chips[int(among[at])]), np.intp)
     among, known = among[order], known[order]
-    centre, cluster = _kmeans(known, n, np.random.default_rng(seed))
-    away = ((known - centre[cluster]) ** 2).sum(axis=1)
+    # Centres from some of the chips, those whose hashes come first, when there are very many.
     keys = uniforms([chips[at] for at in among.tolist()], seed, "kmeans")
+    some = np.sort(np.argsort(keys, kind="stable")[: max(FITTED, 10 * n)])
+    centre = _kmeans(known[some], n, np.random.default_rng(seed))
+    cluster = cKDTree(centre).query(known)[1].astype(np.intp)
+    away = ((known - centre[cluster]) ** 2).sum(axis=1)
     ranked = np.lexsort((keys, np.round(away, 12), cluster))
     # Rank of each chip within its cluster; first all firsts, then the seconds of the largest clusters.
     sizes = np.bincount(cluster, minlength=n)
@@ -293,17 +300,17 @@ def _clusters(chips: Sequence[Chip], n: int, seed: int, among: Indices, known: F
     return Taken(among[chosen], by, sizes[cluster[chosen]] / given[cluster[chosen]], groups)
 
 
-def _kmeans(points: Floats, n: int, rng: np.random.Generator) -> tuple[Floats, Indices]:
-    """Centres of at most ``n`` clusters and the cluster of each point.
+def _kmeans(points: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Centres of at most ``n`` clusters.
 
     Lloyd's iteration from centres drawn as k-means++ does (Arthur and Vassilvitskii 2007). Points that coincide count
     as one with a weight, so there are no more clusters than different points.
     """
     from scipy.spatial import cKDTree
 
-    different, which, weight = np.unique(points.round(6), axis=0, return_inverse=True, return_counts=True)
+    different, weight = np.unique(points.round(6), axis=0, return_counts=True)
     if n >= len(different):
-        return different, which
+        return different
     chosen = [int(rng.choice(len(different), p=weight / weight.sum()))]
     away = ((different - different[chosen[0]]) ** 2).sum(axis=1)
     while len(chosen) < n:
@@ -320,7 +327,7 @@ def _kmeans(points: Floats, n: int, rng: np.random.Generator) -> tuple[Floats, I
         sums = np.stack([np.bincount(cluster, weight * column, minlength=n) for column in different.T], axis=1)
         # A centre that lost all its points stays where it is.
         centre = np.where(mass[:, None] > 0, sums / np.maximum(mass, 1)[:, None], centre)
-    return centre, cluster[which]
+    return centre
 
 
 def take_categories(
