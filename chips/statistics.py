@@ -749,6 +749,8 @@ class _Distribution:
         if rank in (0, self.n - 1):
             return Fraction(float(self.low if rank == 0 else self.high))
         low, high = (Fraction(float(edge)) for edge in fine_edge([bin_, bin_ + 1]))
+        if low == 0:
+            return low  # the one bin that many equal values are likely to fill; no other of its values exceeds 2**-137
         n = int(self.counts[place])
         nth = rank - (int(self.below[place]) - n)
         value = low + (high - low) * Fraction(2 * nth + 1, 2 * n)

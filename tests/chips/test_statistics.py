@@ -568,6 +568,15 @@ def test_a_float_lies_in_its_fine_bin(value: float) -> None:
         assert abs(above - below) <= 2.0**-10 * abs(value)
 
 
+def test_a_band_of_zeros_has_percentiles_of_zero() -> None:
+    what, tally = float_tally([*[0.0] * 90, *[0.25] * 10, -0.0])
+    steps = {(group.name, "train"): 0 for group in layout_of(1).groups}
+    counts = Statistics({"train": 3}, steps, {(*what.variable.key, "train"): tally})
+    found = json.loads(statistics_bytes(layout_of(1), counts, []))
+    percentiles = found["bands"]["dem"]["aspect"]["splits"]["train"]["stored"]["percentiles"]
+    assert [percentiles[f"p{p}"] for p in (1, 25, 75)] == [0, 0, 0]
+
+
 def test_counts_of_another_layout_are_refused() -> None:
     layout = layout_of(1)
     other = replace(layout, variables=tuple(v for v in layout.variables if v.name != "crops"))
