@@ -431,6 +431,13 @@ class Recipe(Model):
                 raise ValueError(
                     f"labels.{name}: there is no source {label.image!r} to segment; found {', '.join(self.sources)}"
                 )
+            if isinstance(label, RelabelSpec) and self.size_m(self.sources[label.image]) != self.grid.side_m:
+                side_m = self.size_m(self.sources[label.image])
+                raise ValueError(
+                    f"labels.{name}: the chips of source {label.image!r} are {side_m:g} m wide and those of "
+                    f"the label {self.grid.side_m:g} m, so their pixels are not the same ground; segment a source "
+                    "without size_m"
+                )
         if isinstance(self.split, BalancedSplit):
             drawn = [name for name, one in self.labels.items() if not isinstance(one, DerivedSpec)]
             if self.split.label not in drawn:

@@ -247,3 +247,16 @@ def test_what_is_told_in_metres_is_refused_on_web_tiles(part: dict[str, Any], se
     recipe["sources"] = {"s2": RECIPE["sources"]["s2"], **part.get("sources", {})}
     with pytest.raises(RecipeError, match=sentence):
         parse_recipe(yaml.safe_dump(recipe), name="recipe.yaml")
+
+
+def test_a_source_of_other_ground_is_not_segmented_for_a_label() -> None:
+    """With 5120 m at 20 m its chips have as many pixels as those of 2560 m at 10 m."""
+    recipe = {**RECIPE, "grid": {"size_px": 256}, "labels": {}}
+    recipe["sources"] = {"s2": {**RECIPE["sources"]["s2"], "resolution_m": 20, "size_m": 5120}}
+    recipe["labels"] = {
+        "worldcover": {"product": "esa-worldcover", "year": 2021},
+        "cut": {"segments": "slic", "of": "worldcover", "image": "s2"},
+    }
+    recipe["split"] = {"shares": {"train": 1}}
+    with pytest.raises(RecipeError, match="'s2' are 5120 m wide and those of the label 2560 m"):
+        parse_recipe(yaml.safe_dump(recipe), name="recipe.yaml")
