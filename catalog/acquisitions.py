@@ -66,11 +66,14 @@ def acquisition_keys(items: Sequence[Item], mission: str | None) -> tuple[str, .
     return tuple(keys)
 
 
-def resolve_duplicates(items: Sequence[Item], keys: Sequence[str], mission: str | None) -> dict[int, str]:
+def resolve_duplicates(
+    items: Sequence[Item], keys: Sequence[str], mission: str | None, *, locked: int = 0
+) -> dict[int, str]:
     """Positions of the items to drop, each with the reason. ``keys`` are their ``acquisition_keys``.
 
     Copies are items of one satellite, tile and acquisition. The highest processing baseline stays, then the latest
-    generation. The two halves of a tile that was received by two stations are not copies: both stay.
+    generation. The two halves of a tile that was received by two stations are not copies: both stay. The first
+    ``locked`` items are those of a dataset already: they stay, whatever comes.
     """
     groups: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
     for at, (item, key) in enumerate(zip(items, keys, strict=True)):
@@ -79,10 +82,12 @@ def resolve_duplicates(items: Sequence[Item], keys: Sequence[str], mission: str 
             groups[(key, *part)].append(at)
     dropped: dict[int, str] = {}
     for members in groups.values():
-        kept = max(members, key=lambda at: _rank(items[at]))
+        there = [at for at in members if at < locked]
+        kept = max(there or members, key=lambda at: _rank(items[at]))
+        why = "is in the dataset already" if there else "is preferred"
         for at in members:
-            if at != kept:
-                dropped[at] = f"copy of {items[kept]['id']}, which is preferred: {_why(items[at], items[kept])}"
+            if at != kept and at >= locked:
+                dropped[at] = f"copy of {items[kept]['id']}, which {why}: {_why(items[at], items[kept])}"
     return dropped
 
 

@@ -72,16 +72,17 @@ class Look:
         )
 
 
-def settle(rows: Sequence[LockedItem]) -> list[LockedItem]:
+def settle(rows: Sequence[LockedItem], known: Sequence[LockedItem] = ()) -> list[LockedItem]:
     """The rows of a Sentinel-2 source, with the offsets of uncertain scenes decided by their pixels where they can be.
 
     A scene that cannot be read, or whose pixels do not tell, keeps what its metadata say, stays ``uncertain`` and
-    says why. Scenes before baseline 04.00 have no offset whatever their pixels are.
+    says why. Scenes before baseline 04.00 have no offset whatever their pixels are. ``known`` are further rows of the
+    source, settled before, that these may be held against.
     """
     doubtful = [at for at, row in enumerate(rows) if row.status == "used" and row.scene and is_doubtful(row.scene)]
     if not doubtful:
         return list(rows)
-    scenes = [row.scene for row in rows if row.status == "used" and row.scene is not None]
+    scenes = [row.scene for row in (*known, *rows) if row.status == "used" and row.scene is not None]
     settled = list(rows)
     with concurrent.futures.ThreadPoolExecutor(LOOKERS) as pool:
         found = pool.map(lambda at: decided(rows[at].scene, scenes), doubtful)  # type: ignore[arg-type]

@@ -69,6 +69,7 @@ def find(
     end: dt.datetime | None,
     spec: SearchSpec | None = None,
     orbits: Container[str] = (),
+    known: Sequence[LockedItem] = (),
 ) -> list[LockedItem]:
     """The locked rows of one source: what the catalog has, as scenes, copies dropped, ordered by time and id.
 
@@ -82,6 +83,8 @@ def find(
         end: Of the half-open time, UTC.
         spec: Further wishes.
         orbits: Wanted directions (``ascending``, ``descending``); empty: all.
+        known: Rows of the source that are locked already, and stay as they are. They are not found again; what is found
+            joins their acquisitions, and what is a copy of one of them is dropped.
 
     Raises:
         CatalogError: what is asked for does not exist in this catalog.
@@ -110,17 +113,24 @@ def find(
         query=query or None,
         cql2=cql2,
     )
+    there = {str(row.item["id"]) for row in known}
+    found = [item for item in found if str(item["id"]) not in there]
     wanted = [item for item in found if all(test(item) for test in _tests(spec, orbits))]
     complete = [item for item in wanted if not missing_bands(item, table, names)]
-    if wanted and not complete:
+    if wanted and not complete and not known:
         lacking = missing_bands(wanted[0], table, names)
         raise CatalogError(
             f"catalog {catalog.name}",
             f"none of the {len(wanted)} items of {table.id} has all of {', '.join(names)}. "
             f"{wanted[0]['id']} {no_asset(wanted[0], table, lacking)}",
         )
-    keys = acquisition_keys(complete, table.mission)
-    copies = resolve_duplicates(complete, keys, table.mission)
+    used = [row for row in known if row.status == "used" and row.scene is not None]
+    both = [*(row.item for row in used), *complete]
+    keys = _joined(used, acquisition_keys(both, table.mission))
+    named = [*(row.scene.acquisition for row in used if row.scene), *keys]
+    copies = {
+        at - len(used): why for at, why in resolve_duplicates(both, named, table.mission, locked=len(used)).items()
+    }
     scenes = _scenes(complete, keys, source, table, names)
     rows = [
         LockedItem(_only_read(item, scene), source, "dropped" if at in copies else "used", copies.get(at, ""), scene)
@@ -131,7 +141,21 @@ def find(
         if lacking:
             rows.append(LockedItem(item, source, "dropped", no_asset(item, table, lacking)))
     log.info("%s: %d items of %s, %d used", source, len(rows), table.id, sum(row.status == "used" for row in rows))
-    return sorted(rows, key=_order)
+    return sorted(rows, key=order)
+
+
+def _joined(known: Sequence[LockedItem], keys: Sequence[str]) -> tuple[str, ...]:
+    """Names of the looks of what was found after the ``known`` rows, of which they keep those that are locked.
+
+    Args:
+        known: Rows with a scene.
+        keys: ``acquisition_keys`` of the items of these rows, and then of all that was found.
+    """
+    locked: dict[str, str] = {}
+    for row, key in zip(known, keys, strict=False):
+        assert row.scene is not None
+        locked.setdefault(key, row.scene.acquisition)
+    return tuple(locked.get(key, key) for key in keys[len(known) :])
 
 
 def _silent_or_at_most(cloud_pct: float) -> Item:
@@ -145,7 +169,8 @@ def _only_read(item: Item, scene: Scene) -> Item:
     return {**item, "assets": {asset.key: item["assets"][asset.key] for asset in scene.assets}}
 
 
-def _order(row: LockedItem) -> tuple[dt.datetime, str]:
+def order(row: LockedItem) -> tuple[dt.datetime, str]:
+    """What the rows of a source are sorted by in a lock: time, then id."""
     from catalog.search import item_interval
 
     interval = item_interval(row.item)

@@ -108,6 +108,31 @@ class Storage:
             raise self.failure(f"{key} cannot be written", error) from error
         return True
 
+    def put_over(self, key: str, data: bytes, old: bytes) -> bool:
+        """Write over an object that holds ``old``; False when it holds something else by now.
+
+        In object storage the server decides (``If-Match``), as for ``put_first``.
+        """
+        import obstore
+
+        try:
+            found = obstore.get(self.store, key)
+            if bytes(found.bytes()) != old:
+                return False
+            meta = found.meta
+            told = {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
+            if not self.is_remote or not told:
+                self.put(key, data)
+                return True
+            obstore.put(self.store, key, data, mode=told)  # type: ignore[arg-type]
+        except obstore.exceptions.PreconditionError:
+            return self.get(key) == data  # a request may be repeated because the answer to the first one got lost
+        except obstore.exceptions.NotSupportedError:
+            self.put(key, data)
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise self.failure(f"{key} cannot be written", error) from error
+        return True
+
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Key -> size in bytes of every object below a folder, sorted by key."""
         import obstore

@@ -192,6 +192,8 @@ class CubeRecord:
     """Acquisition seen on the chip, used or not -> pixels that are clear by ``CubeRequest.coverage``."""
     placed: Mapping[str, str] = field(default_factory=dict)
     """Scene -> how its files, which have no grid, were placed by control points, and how well."""
+    fates: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Acquisition seen -> why it was not used, an empty string where it was: what ``seen`` and ``dropped`` count."""
 
 
 @dataclass(slots=True)

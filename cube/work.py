@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -52,7 +53,7 @@ class Work:
         self.px = window.shape[0] * window.shape[1]
         size = request.size_px
         self.boxes = [(slice(y, y + size), slice(x, x + size)) for y, x in window.corners]
-        self.methods = _methods(request, scenes)
+        self.methods = methods(request, scenes)
         self.places = _chip_places(window, size, request.resolution_m)
         self.steps = self._near(join_steps(request, told_apart(request.radar, scenes)))
         check_types(request.encoding, request.bands, [scene for step in self.steps for scene in step.scenes])
@@ -630,29 +631,27 @@ class _Tally:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.seen = 0
-        self.dropped: dict[str, int] = {}
+        self.fates: dict[str, str] = {}
 
     def add(
         self, step: Step, seen: bool, used: bool, enough: bool, lacking: bool = False, dateless: bool = False
     ) -> None:
         if not seen:
             return
-        self.seen += 1
+        if dateless:
+            reason = "no day of its own"
+        elif not enough:
+            reason = "not clear enough"
+        else:
+            reason = "the other dates are missing" if lacking else "not chosen"
+        self.fates[step.scenes[0].acquisition] = "" if used else reason
         if used:
             self.steps.append(step)
-        else:
-            if dateless:
-                reason = "no day of its own"
-            elif not enough:
-                reason = "not clear enough"
-            else:
-                reason = "the other dates are missing" if lacking else "not chosen"
-            self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def record(self, clear: float, scenes: tuple[str, ...]) -> CubeRecord:
         dates = tuple(step.time for step in self.steps if step.time is not None)
-        return CubeRecord(dates, scenes, clear, self.seen, self.dropped)
+        dropped = dict(Counter(reason for reason in self.fates.values() if reason))
+        return CubeRecord(dates, scenes, clear, len(self.fates), dropped, fates=self.fates)
 
 
 def _in_threads(work: Callable[[int], None], items: Iterable[int]) -> None:
@@ -662,7 +661,7 @@ def _in_threads(work: Callable[[int], None], items: Iterable[int]) -> None:
             pass
 
 
-def _methods(request: CubeRequest, scenes: Sequence[Scene]) -> dict[str, str]:
+def methods(request: CubeRequest, scenes: Sequence[Scene]) -> dict[str, str]:
     """Resampling of every band, from the pixel size of the first scene (by id) that has it."""
     asked = dict(request.resampling)
     found: dict[str, float] = {}
@@ -670,20 +669,20 @@ def _methods(request: CubeRequest, scenes: Sequence[Scene]) -> dict[str, str]:
         for asset in scene.assets:
             if asset.band not in found:
                 found[asset.band] = _pixel_m(asset)
-    methods = {
+    chosen_methods = {
         band: resampling_for(request.kind, asked.get(band), source_m=found.get(band), target_m=request.resolution_m)
         for band in request.bands
     }
     if request.quality is not None:
         # Files call a probability of 0 void, and a majority would leave it out: one pixel speaks for all then.
         chance = request.classes.kind == "probability"
-        methods[request.quality] = resampling_for(
+        chosen_methods[request.quality] = resampling_for(
             "classes",
             asked.get(request.quality) or ("nearest" if chance else None),
             source_m=found.get(request.quality),
             target_m=request.resolution_m,
         )
-    return methods
+    return chosen_methods
 
 
 METRES_PER_DEGREE = 111_320

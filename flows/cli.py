@@ -144,14 +144,50 @@ def plan(
 
 @main.command()
 @click.argument("dataset")
+@click.option("--aoi", help="Larger area that holds the old one. Default: the area stays.")
+@click.option("--time", help="Longer time that holds the old one, START/END. Default: the time stays.")
+@click.option("--recipe", help="File of the recipe, if it names files relative to its own folder.")
+@click.option("--dask", help="Address of a Dask scheduler. Default: DASK_SCHEDULER_ADDRESS, else threads here.")
+@click.option("--jobs", type=click.IntRange(1), help="Shards built at once by threads here. Default: 1.")
+@click.pass_obj
+def update(
+    options: dict[str, Any],
+    dataset: str,
+    aoi: str | None,
+    time: str | None,
+    recipe: str | None,
+    dask: str | None,
+    jobs: int | None,
+) -> None:
+    """Add dates or area to a dataset as a new version beside the old one; only what is new is searched and read."""
+    with _session(options) as console:
+        from flows.steps import summary
+        from flows.update import make_update
+        from flows.update import update as update_dataset
+
+        request = make_update(dataset, aoi=aoi, time=time, recipe=recipe, dask=dask, jobs=jobs)
+        made = update_dataset(request, console)
+        if made is not None:
+            click.echo(summary(made))
+
+
+def _version_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--version", type=click.IntRange(1), help="Version of the dataset. Default: the latest.")(
+        command
+    )
+
+
+@main.command()
+@click.argument("dataset")
+@_version_option
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
 @click.pass_obj
-def check(options: dict[str, Any], dataset: str, as_json: bool) -> None:
+def check(options: dict[str, Any], dataset: str, version: int | None, as_json: bool) -> None:
     """Read a dataset again and verify everything it promises: bytes, pixels, index, splits."""
     with _session(options) as console:
         from flows.steps import check as check_dataset
 
-        report = check_dataset(dataset, console)
+        report = check_dataset(dataset, console, version)
         if as_json:
             found = {"problems": list(report.problems), "facts": dict(report.facts)}
             click.echo(json.dumps(found, indent=2, default=str))
@@ -167,9 +203,10 @@ def check(options: dict[str, Any], dataset: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("dataset")
+@_version_option
 @click.option("--json", "as_json", is_flag=True, help="The description as JSON.")
 @click.pass_obj
-def info(options: dict[str, Any], dataset: str, as_json: bool) -> None:
+def info(options: dict[str, Any], dataset: str, version: int | None, as_json: bool) -> None:
     """Describe a dataset, finished or not, from its metadata."""
     with _session(options):
         from dataclasses import asdict
@@ -177,7 +214,7 @@ def info(options: dict[str, Any], dataset: str, as_json: bool) -> None:
         from flows.steps import info as describe_dataset
         from flows.words import describe
 
-        described = describe_dataset(dataset)
+        described = describe_dataset(dataset, version)
         click.echo(json.dumps(asdict(described), indent=2, default=str) if as_json else describe(described))
 
 

@@ -246,8 +246,15 @@ def bytes_per_chip(labels: Labels, side_px: int, grid_m: float) -> int:
     return total
 
 
+Known = tuple[Sequence[int], Mapping[str, npt.NDArray[Any]]]
+"""Positions of chips within a shard, and their arrays by variable."""
+
+
 def label_shard(
-    labels: Labels, shard: Shard, images: Mapping[str, npt.NDArray[np.float32]]
+    labels: Labels,
+    shard: Shard,
+    images: Mapping[str, npt.NDArray[np.float32]],
+    known: Mapping[str, Known] | None = None,
 ) -> tuple[Arrays, list[dict[str, LabelRecord]]]:
     """All labels of a shard: arrays (chip, …) by (group, variable), and what each label says about each chip.
 
@@ -255,6 +262,7 @@ def label_shard(
         labels: What to draw and to derive.
         shard: The chips.
         images: Pixels (chip, band, y, x) of the sources that ``image_needs`` names, NaN where void.
+        known: Drawn label -> chips that need not be drawn, because their pixels are known.
 
     Raises:
         ReadError: A raster cannot be read.
@@ -262,7 +270,7 @@ def label_shard(
     """
     arrays: Arrays = {}
     for label in labels.drawn:
-        arrays |= _draw(label, labels.group(label), shard)
+        arrays |= _draw(label, labels.group(label), shard, (known or {}).get(label.name))
     found: list[dict[str, Derived]] = [{} for _ in shard.chips]
     for derived in labels.derived:
         arrays |= _derive(derived, labels, shard, arrays, images, found)
@@ -280,20 +288,27 @@ def label_shard(
     return arrays, records
 
 
-def _draw(label: LabelSource, group: str, shard: Shard) -> Arrays:
-    """The variables of a label drawn from the place, chip by chip."""
+def _draw(label: LabelSource, group: str, shard: Shard, known: Known | None = None) -> Arrays:
+    """The variables of a label drawn from the place, chip by chip, but for those that are known."""
     first = shard.chips[0]
     size = label.resolution_m or first.resolution_m
     side = round(first.size_m / size)
     out = {v.name: np.full((len(shard.chips), *v.shape(side)), v.fill, v.dtype) for v in label.variables}
     channels = sum(math.prod(v.shape(1)) for v in label.variables)
     largest_px = max(int(WINDOW_PX / channels * (size / first.resolution_m) ** 2), first.size_px**2)
-    for window in shard.windows(largest_px, size):
+    left = list(range(len(shard.chips)))
+    if known is not None:
+        there, values = known
+        for name, array in out.items():
+            array[list(there)] = values[name]
+        left = sorted(set(left) - set(there))
+        shard = dataclasses.replace(shard, chips=tuple(shard.chips[row] for row in left))
+    for window in shard.windows(largest_px, size) if left else ():
         own = window.at(size)
         drawn = label.render(own)
         for chip, (y, x) in zip(own.chips, own.corners, strict=True):
             for name, array in out.items():
-                array[chip] = drawn[name][..., y : y + side, x : x + side]
+                array[left[chip]] = drawn[name][..., y : y + side, x : x + side]
     return {(group, name): array for name, array in out.items()}
 
 

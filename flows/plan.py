@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from catalog.lock import LockedItem, read_lock, scenes_from_lock
 from catalog.offsets import is_doubtful, settle
-from catalog.request import find
+from catalog.request import find, order
 from catalog.search import Catalog, open_catalog
 from chips.layout import Coordinate, Group, Layout, Variable
 from cube.build import CubeRequest, Kind, axis, steps_needed, variables
@@ -93,6 +93,44 @@ class Area:
         beyond_m = max(self.widest_m - self.chips[0].size_m, 0.0)
         grow_m = 1.5 * self.chips[0].size_m + beyond_m + reach_m
         return geometry.buffer(grow_m / (M_PER_DEGREE * shrink), cap_style="square")
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a dataset that is updated was searched for when it was built."""
+
+    area: Area
+    interval: Interval
+    items: tuple[LockedItem, ...]
+    """Its lock."""
+
+    def of(self, name: str) -> list[LockedItem]:
+        """The locked rows of a source or label product."""
+        return [item for item in self.items if item.source == name]
+
+    def added(
+        self, area: Area, interval: Interval | None, of: Interval | None, reach_m: float
+    ) -> list[tuple[Any, Interval | None]]:
+        """(geometry, interval) of all that was not searched: more time on the whole area, and more area.
+
+        Args:
+            area: The whole area now.
+            interval: The whole time now; None for what has none.
+            of: The time that was searched; None as ``interval``.
+            reach_m: How far around the area is searched.
+        """
+        geometry = area.search_geometry(reach_m)
+        found: list[tuple[Any, Interval | None]] = []
+        if interval is not None and of is not None:
+            if interval.start < of.start:
+                found.append((geometry, Interval(interval.start, of.start)))
+            if of.end < interval.end:
+                found.append((geometry, Interval(of.end, interval.end)))
+        if area.aoi.fingerprint != self.area.aoi.fingerprint:
+            more = geometry.difference(self.area.search_geometry(reach_m))
+            if not more.is_empty:
+                found.append((more, of))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +225,10 @@ def asked_places(recipe: Recipe) -> tuple[Place, ...]:
         return read_places(file(grid.places), grid.scheme, grid.id_column)
 
 
-def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ...]:
+def search(recipe: Recipe, area: Area, console: Console, before: Searched | None = None) -> tuple[LockedItem, ...]:
     """Every item that the recipe's sources and label products find over the area; one search each.
+
+    With ``before`` only what was not searched then is asked for, and what is locked stays as it is.
 
     Raises CatalogError when a source or product has none that can be used.
     """
@@ -218,46 +258,104 @@ def search(recipe: Recipe, area: Area, console: Console) -> tuple[LockedItem, ..
             *((layer,) if layer and not static else ()),
             *((table.angle,) if source.angle and table.angle else ()),
         )
-        found = find(
-            catalog(source.catalog, source),
+        found = _find(
+            area,
+            None if static else interval,
+            halo_px(source.terrain.derive, resolution_m) * resolution_m,
+            before,
+            None if static or before is None else before.interval,
+            console if table.mission == "sentinel-2" else None,
+            catalog=catalog(source.catalog, source),
             source=name,
             collection=source.collection if source.describe is None else table,
             bands=bands,
-            aoi_geometry=area.search_geometry(halo_px(source.terrain.derive, resolution_m) * resolution_m),
-            start=None if static else interval.start,
-            end=None if static else interval.end,
             spec=source.search,
             orbits=source.orbit,
         )
         _need_some(name, source.collection, found, None if static else interval, area)
-        console.say(f"{name}: {_used(found)} of {len(found)} scenes of {source.collection}")
-        locked += _settled(name, found, console) if table.mission == "sentinel-2" else found
+        console.say(
+            f"{name}: {_used(found)} of {len(found)} scenes of {source.collection}{_of_them_new(before, found)}"
+        )
+        locked += found
     for name, label in recipe.labels.items():
         if not isinstance(label, ProductLabel):
             continue
         year = None if label.year is None else Interval(_new_year(label.year), _new_year(label.year + 1))
-        found = find(
-            catalog(label.catalog),
+        found = _find(
+            area,
+            year,
+            0.0,
+            before,
+            year,
+            None,
+            catalog=catalog(label.catalog),
             source=PREFIX + name,
             collection=label.product,
             bands=_product_bands(label.product),
-            aoi_geometry=area.search_geometry(),
-            start=None if year is None else year.start,
-            end=None if year is None else year.end,
         )
         _need_some(f"label {name}", label.product, found, year, area)
-        console.say(f"label {name}: {_used(found)} tiles of {label.product}")
+        console.say(f"label {name}: {_used(found)} tiles of {label.product}{_of_them_new(before, found)}")
         locked += found
     return tuple(locked)
 
 
-def _settled(name: str, found: Sequence[LockedItem], console: Console) -> list[LockedItem]:
+def _find(
+    area: Area,
+    interval: Interval | None,
+    reach_m: float,
+    before: Searched | None,
+    searched: Interval | None,
+    settle_with: Console | None,
+    *,
+    source: str,
+    **asked: Any,
+) -> list[LockedItem]:
+    """The rows of one source, those that are locked already among them.
+
+    Args:
+        area: The whole area.
+        interval: The whole time; None for what has none.
+        reach_m: How far around the area is searched.
+        before: What is locked already.
+        searched: The time that was searched then.
+        settle_with: Look at the pixels of scenes whose offset is not sure, and tell it here; None: do not.
+        source: Name of the source, or of the label with its prefix.
+        asked: What else ``catalog.request.find`` is asked.
+    """
+    if before is None:
+        pieces = [(area.search_geometry(reach_m), interval)]
+    else:
+        pieces = before.added(area, interval, searched, reach_m)
+    rows = [] if before is None else before.of(source)
+    for geometry, span in pieces:
+        found = find(
+            aoi_geometry=geometry,
+            start=None if span is None else span.start,
+            end=None if span is None else span.end,
+            source=source,
+            known=rows,
+            **asked,
+        )
+        if settle_with is not None:
+            found = _settled(source, found, rows, settle_with)
+        rows = sorted([*rows, *found], key=order)
+    return rows
+
+
+def _of_them_new(before: Searched | None, found: Sequence[LockedItem]) -> str:
+    """How many of the rows were not locked before, for a person."""
+    if before is None or not found:
+        return ""
+    return f", {_used(found) - _used(before.of(found[0].source))} of them new"
+
+
+def _settled(name: str, found: Sequence[LockedItem], known: Sequence[LockedItem], console: Console) -> list[LockedItem]:
     """The items with offsets decided by a look at the pixels where metadata are not sure; says what came of it."""
     doubtful = {row.scene.id for row in found if row.status == "used" and row.scene and is_doubtful(row.scene)}
     if not doubtful:
         return list(found)
     with console.stage(f"looking at the pixels of {len(doubtful)} scenes of {name} whose offset is not sure"):
-        settled = settle(found)
+        settled = settle(found, known)
     looked = [row.scene for row in settled if row.scene and row.scene.id in doubtful]
     raw = sum(scene.radiometry.offset_dn != 0 for scene in looked if not is_doubtful(scene))
     left = [scene for scene in looked if is_doubtful(scene)]
@@ -306,16 +404,8 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
     """
     name = recipe.name or area.aoi.name
     locked = read_lock(lock)
-    scenes = {source: tuple(scenes_from_lock(locked, source)) for source in recipe.sources}
-    try:
-        requests = tuple(
-            dataclasses.replace(
-                _request(source, spec, recipe, scenes[source], area.chips), moved=moved(alignment, source)
-            )
-            for source, spec in recipe.sources.items()
-        )
-    except ValueError as error:  # options that only the scenes show to be impossible
-        raise RecipeError("recipe", (str(error),)) from error
+    scenes = used_scenes(recipe, locked)
+    requests = cube_requests(recipe, scenes, area.chips, alignment)
     labels = open_labels(recipe, aoi=area.aoi, chips=area.chips, locked=locked)
     per_shard = _per_shard(recipe, requests, labels, len(area.chips))
     shards = lay_shards(area.chips, per_shard)
@@ -340,6 +430,24 @@ def make_plan(recipe: Recipe, area: Area, lock: bytes, alignment: bytes | None =
         places=area.places,
         dates=area.dates,
     )
+
+
+def used_scenes(recipe: Recipe, locked: Sequence[LockedItem]) -> dict[str, tuple[Scene, ...]]:
+    """The scenes of each source of a lock, by its name."""
+    return {source: tuple(scenes_from_lock(locked, source)) for source in recipe.sources}
+
+
+def cube_requests(
+    recipe: Recipe, scenes: Mapping[str, Sequence[Scene]], chips: Sequence[Chip], alignment: bytes | None = None
+) -> tuple[CubeRequest, ...]:
+    """What is asked of each source. Raises RecipeError where only the scenes show that it is impossible."""
+    try:
+        return tuple(
+            dataclasses.replace(_request(source, spec, recipe, scenes[source], chips), moved=moved(alignment, source))
+            for source, spec in recipe.sources.items()
+        )
+    except ValueError as error:
+        raise RecipeError("recipe", (str(error),)) from error
 
 
 def _request(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, variab
 from cube.times import DateSlot
 from curate.errors import ReadError
 from curate.telling import What, about, take
+from flows.carry import UNREADABLE, Carried, carried_labels, joined, on_ground, part_request, taken
 from flows.coverage import chip_coverage
 from flows.dates import slots_of
 from flows.labelling import Labels, image_needs, label_shard
@@ -48,13 +48,24 @@ class Work:
     fold: npt.NDArray[np.int64] | None = None
     slots: Mapping[str, tuple[tuple[DateSlot, ...] | None, ...]] = field(default_factory=dict)
     """Where chips have days of their own, by source: where each, in the order of the store, looks for its dates."""
+    carried: Carried | None = None
+    """What an update takes over from the version before."""
 
     @classmethod
-    def of(cls, plan: Plan, build: BuildRef) -> Work:
+    def of(cls, plan: Plan, build: BuildRef, carried: Carried | None = None) -> Work:
         """What the shards of ``plan`` need."""
         skip = plan.recipe.unreadable == "skip"
         return cls(
-            build, plan.requests, plan.scenes, plan.labels, plan.cover, plan.split, skip, plan.fold, slots_of(plan)
+            build=build,
+            requests=plan.requests,
+            scenes=plan.scenes,
+            labels=plan.labels,
+            cover=plan.cover,
+            split=plan.split,
+            skip_unreadable=skip,
+            fold=plan.fold,
+            slots=slots_of(plan),
+            carried=carried,
         )
 
 
@@ -84,12 +95,11 @@ def build_shard(work: Work, shard: Shard) -> ShardData:
     arrays: dict[tuple[str, str], npt.NDArray[Any]] = {}
     cubes: dict[str, CubeData] = {}
     for request in work.requests:
-        own = work.slots.get(request.name)
-        slots = None if own is None else own[shard.start : shard.stop]
-        cube = _cube(request, work.scenes[request.name], shard, slots, skip_unreadable=work.skip_unreadable)
+        cube = _source(work, request, shard)
         cubes[request.name] = cube
         arrays |= {(request.name, name): array for name, array in cube.arrays.items()}
-    drawn, told = label_shard(work.labels, shard, _images(work, arrays))
+    known = {} if work.carried is None else carried_labels(work.carried, work.labels, shard.chips)
+    drawn, told = label_shard(work.labels, shard, _images(work, arrays), known)
     return ShardData(arrays | drawn, _records(work, shard, cubes, told))
 
 
@@ -110,6 +120,38 @@ def _images(work: Work, arrays: Mapping[tuple[str, str], npt.NDArray[Any]]) -> d
     return images
 
 
+def _source(work: Work, request: CubeRequest, shard: Shard) -> CubeData:
+    """One source of a shard, with what an update takes over from the version before."""
+    scenes, skip = work.scenes[request.name], work.skip_unreadable
+    source = None if work.carried is None else work.carried.sources.get(request.name)
+    rows = [] if source is None else [row for row, chip in enumerate(shard.chips) if chip.id in source.records]
+    if work.carried is None or source is None or not rows:
+        own = work.slots.get(request.name)
+        slots = None if own is None else own[shard.start : shard.stop]
+        return _cube(request, scenes, shard, slots, skip_unreadable=skip)
+    assert request.name not in work.slots  # chips with days of their own are read anew
+    cube = allocate(request, len(shard.chips))
+    taken(work.carried, request, shard.chips, cube, rows)
+    kept = replace(shard, chips=tuple(shard.chips[row] for row in rows))
+    parts = [
+        _cube(part_request(part, scenes, kept.chips), scenes, kept, None, skip_unreadable=skip) for part in source.parts
+    ]
+    joined(source, request, cube, rows, parts)
+    others = [row for row in range(len(shard.chips)) if row not in set(rows)]
+    if others:
+        rest = replace(shard, chips=tuple(shard.chips[row] for row in others))
+        found = _cube(request, scenes, rest, None, skip_unreadable=skip)
+        for name, array in found.arrays.items():
+            cube.arrays[name][others] = array
+        for row, record in zip(others, found.records, strict=True):
+            cube.records[row] = record
+    # A scene that cannot be read is left out of the whole shard, and every chip of it says so.
+    told = {why: 1 for record in cube.records for why in record.dropped if why.startswith(UNREADABLE)}
+    if told:
+        cube.records[:] = [replace(record, dropped={**record.dropped, **told}) for record in cube.records]
+    return cube
+
+
 def _cube(
     request: CubeRequest,
     scenes: Sequence[Scene],
@@ -120,9 +162,7 @@ def _cube(
 ) -> CubeData:
     """One source of a shard; scenes that cannot be read are left out and recorded when that is allowed."""
     unreadable: list[ReadError] = []
-    side_m, grid = request.size_px * request.resolution_m, shard.chips[0]
-    if not math.isclose(side_m, grid.size_m, rel_tol=1e-9):  # wider or narrower than the grid's, about the same centre
-        shard = replace(shard, chips=tuple(chip.around(side_m, request.resolution_m) for chip in shard.chips))
+    shard = replace(shard, chips=on_ground(request, shard.chips))
     while True:
         cube = allocate(request, len(shard.chips))
         cube.slots = slots
@@ -139,7 +179,7 @@ def _cube(
             scenes = left
             continue
         if unreadable:
-            told = {f"unreadable: {error.scene}": 1 for error in unreadable}
+            told = {f"{UNREADABLE}{error.scene}": 1 for error in unreadable}
             cube.records[:] = [replace(found, dropped={**found.dropped, **told}) for found in cube.records]
         return cube
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chips.status import Status
     from chips.storage import Storage
     from chips.write import BuildRef
+    from flows.carry import Carried
     from flows.forecast import Forecast
     from flows.plan import Plan
     from publish.export import ExportSpec
@@ -74,6 +75,8 @@ class Prepared:
     plan: Plan
     build: BuildRef
     todo: tuple[int, ...]
+    carried: Carried | None = None
+    """What is taken over from the version before; None for a first build."""
 
 
 def make_request(
@@ -269,7 +272,7 @@ def _continue(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> P
     from chips.write import finished_shards, start_build
 
     console.say(f"continuing the build in {storage.url}")
-    plan = _plan_from_lock(storage, recipe, aoi, console)
+    plan = plan_from_lock(storage, recipe, aoi, console)
     ref = start_build(storage, plan.layout, plan.fingerprint)
     with console.stage("verifying what is there"):
         done = finished_shards(ref)
@@ -287,11 +290,12 @@ def reopen(request: Request, console: Console) -> Prepared:
     begun = open_build(storage)
     if begun is None:
         raise OutputError(request.out, "holds no unfinished build; start it with 'curate build'")
-    plan = _plan_from_lock(storage, recipe, aoi, console)
+    plan = plan_from_lock(storage, recipe, aoi, console)
     return _prepared(plan, begun, finished_shards(begun, verify=False))
 
 
-def _plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
+def plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
+    """The plan of a build that was begun, from its own lock."""
     from chips.write import read_document
     from flows.dates import DATES
     from flows.plan import lay_area, make_plan
@@ -313,7 +317,7 @@ def _same_wish(storage: Storage, recipe: Recipe, aoi: Aoi) -> None:
     from flows.plan import asked_places
     from tiling.places import places_document
 
-    there, area, places = _wish(storage)
+    there, area, places = wish(storage)
     differs = [
         what
         for what, same in (
@@ -328,7 +332,7 @@ def _same_wish(storage: Storage, recipe: Recipe, aoi: Aoi) -> None:
         raise OutputError(storage.url, why)
 
 
-def _wish(storage: Storage) -> tuple[Recipe, Aoi, tuple[Place, ...]]:
+def wish(storage: Storage) -> tuple[Recipe, Aoi, tuple[Place, ...]]:
     """The recipe, the area and the places of the grid that a dataset, finished or not, was asked for with."""
     from recipes.read import parse_recipe
     from tiling.aoi import read_aoi_document
@@ -383,7 +387,7 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
             stage.advance(done.chips, f"shard {done.ordinal}")
 
         failed = run_shards(
-            Work.of(plan, prepared.build),
+            Work.of(plan, prepared.build, prepared.carried),
             shards,
             scheduler=request.scheduler,
             jobs=request.jobs,
@@ -441,15 +445,15 @@ def finish(prepared: Prepared, console: Console) -> None:
         publish(prepared.build, records, files, sampling_attrs(plan.sampling), trim=steps)
 
 
-def check(dataset: str, console: Console) -> CheckReport:
+def check(dataset: str, console: Console, version: int | None = None) -> CheckReport:
     """Everything a dataset promises, verified by reading it again; also what only its recipe knows."""
     from chips.check import check as check_store
-    from chips.storage import open_storage
+    from chips.versions import open_dataset
     from chips.write import is_published
     from flows.promises import promises
     from flows.sampling import SAMPLING
 
-    storage = open_storage(absolute_out(dataset))
+    storage = open_dataset(absolute_out(dataset), version)
     if not is_published(storage):
         raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
     with console.stage("checking") as stage:
@@ -460,7 +464,7 @@ def check(dataset: str, console: Console) -> CheckReport:
             stage.advance(done - told, f"of {total} objects")
             told = done
 
-        recipe, aoi, places = _wish(storage)
+        recipe, aoi, places = wish(storage)
         promised = promises(recipe, aoi, storage.get(DRAWN), storage.get(SAMPLING), places)
         return check_store(storage, promises=promised, on_progress=progress)
 
@@ -483,12 +487,12 @@ def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) ->
     return told + (f"; {source.left_out} chips have no pixels and were left out" if source.left_out else "")
 
 
-def info(dataset: str) -> Info:
-    """What lies in a folder, from its metadata."""
+def info(dataset: str, version: int | None = None) -> Info:
+    """What lies in a folder, from its metadata: of the latest version, or of the one asked for."""
     from chips.info import describe
-    from chips.storage import open_storage
+    from chips.versions import open_dataset
 
-    return describe(open_storage(absolute_out(dataset)))
+    return describe(open_dataset(absolute_out(dataset), version))
 
 
 def status(dataset: str) -> Status:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from chips.index import INDEX, read_table
 from chips.layout import STORE, Layout
 from chips.manifest import MANIFEST, read_manifest
-from chips.storage import Storage, open_storage
+from chips.storage import Storage
+from chips.versions import open_dataset
 from chips.write import is_published
 from curate.errors import StoreError
 
@@ -43,14 +44,14 @@ class Opened:
         return open_root(self.storage)
 
 
-def open_published(dataset: str) -> Opened:
-    """The dataset in a folder or at a URL.
+def open_published(dataset: str, version: int | None = None) -> Opened:
+    """The dataset in a folder or at a URL: its latest version, or the one that is asked for.
 
     Raises:
         OutputError: There is no such folder.
         StoreError: It holds no published dataset, or one that cannot be understood.
     """
-    storage = open_storage(dataset)
+    storage = open_dataset(dataset, version)
     if not is_published(storage):
         raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
     manifest = read_manifest(storage)

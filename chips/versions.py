@@ -1,0 +1,103 @@
+"""Versions of a dataset that is updated: each is complete and never changes, and one small file names the latest.
+
+The first lies where it was built, the others in ``versions/0002`` and so on below it. ``latest.json`` is written in one
+put once a version is published, so a reader sees the old one or the new one, and never half of one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import asdict, dataclass
+
+from chips.storage import Storage, open_storage
+from chips.write import is_published
+from curate.errors import OutputError, StoreError
+
+LATEST = "latest.json"
+FIRST = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What ``latest.json`` says."""
+
+    version: int
+    path: str
+    """Where it lies, from the folder of the dataset: ``versions/0002``."""
+    fingerprint: str
+    """That of its manifest."""
+    published: str
+    """When it became the latest one: UTC, ISO 8601."""
+
+
+def version_path(version: int) -> str:
+    """Where a version lies within the dataset; an empty string for the first one."""
+    return "" if version == FIRST else f"versions/{version:04d}"
+
+
+def version_url(dataset: Storage, version: int) -> str:
+    """The folder or URL of a version."""
+    return "/".join(part for part in (dataset.url, version_path(version)) if part)
+
+
+def latest(dataset: Storage) -> Version | None:
+    """The version that readers should see; None where there never was more than one.
+
+    Raises:
+        StoreError: ``latest.json`` cannot be understood.
+    """
+    return _read(dataset, dataset.get(LATEST))
+
+
+def _read(dataset: Storage, data: bytes | None) -> Version | None:
+    if data is None:
+        return None
+    try:
+        return Version(**json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise StoreError(dataset.url, f"{LATEST} is damaged or of another release: {error}") from error
+
+
+def open_dataset(url: str, version: int | None = None) -> Storage:
+    """The storage of a dataset as readers should see it: of the latest version, or of the one that is asked for.
+
+    A folder that was never updated, a build that is not finished, and the folder of a version are what they are.
+
+    Raises:
+        OutputError: There is no such folder.
+        StoreError: There is no such version.
+    """
+    dataset = open_storage(url)
+    found = latest(dataset)
+    newest = FIRST if found is None else found.version
+    wanted = newest if version is None else version
+    if wanted == FIRST:
+        return dataset
+    if not FIRST <= wanted <= newest:
+        there = f"versions {FIRST} to {newest}" if newest > FIRST else "one version"
+        raise StoreError(dataset.url, f"has no version {wanted}; it has {there}")
+    storage = open_storage(version_url(dataset, wanted), create=False)
+    if not is_published(storage):
+        raise StoreError(storage.url, f"{LATEST} names this version, and there is no dataset; it was removed")
+    return storage
+
+
+def make_latest(dataset: Storage, version: int, fingerprint: str) -> None:
+    """Let readers see a version from now on. The version must be published.
+
+    Raises:
+        OutputError: Another process made another version the latest one meanwhile, or the storage refuses.
+    """
+    before = dataset.get(LATEST)
+    found = _read(dataset, before)
+    if found is not None and (found.version, found.fingerprint) == (version, fingerprint):
+        return
+    refused = OutputError(dataset.url, "another version became the latest one meanwhile; run the same command again")
+    if (FIRST if found is None else found.version) + 1 != version:
+        raise refused
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    said = Version(version, version_path(version), fingerprint, now)
+    data = (json.dumps(asdict(said), indent=2) + "\n").encode()
+    if not (dataset.put_first(LATEST, data) if before is None else dataset.put_over(LATEST, data, before)):
+        raise refused
