@@ -375,14 +375,18 @@ def init(options: dict[str, Any], path: str, force: bool) -> None:
 
 @main.command()
 @click.option("--out", help="Write it to a file instead of printing it.")
+@click.option("--markdown", is_flag=True, help="Instead: every key, its default and what it does, as a page to read.")
 @click.pass_obj
-def schema(options: dict[str, Any], out: str | None) -> None:
+def schema(options: dict[str, Any], out: str | None, markdown: bool) -> None:
     """Print the JSON Schema of a recipe, for editors and forms."""
     with _session(options):
+        from recipes.reference import reference
+
+        text = reference() if markdown else _schema_text()
         if out is None:
-            click.echo(_schema_text(), nl=False)
+            click.echo(text, nl=False)
         else:
-            _write_text(Path(out), _schema_text())
+            _write_text(Path(out), text)
 
 
 @main.group(name="labels", invoke_without_command=True)
