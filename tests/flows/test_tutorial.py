@@ -44,7 +44,7 @@ def test_every_page_of_the_site_is_there_and_every_page_is_in_the_site() -> None
 
 def test_the_site_builds_without_network_and_without_a_broken_link(tmp_path: Path) -> None:
     mkdocs = Path(sys.executable).with_name("mkdocs")
-    command = [mkdocs, "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    command = [str(mkdocs), "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "site" / "tutorial" / "index.html").read_text(encoding="utf-8")
