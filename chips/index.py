@@ -6,9 +6,12 @@ import dataclasses
 import datetime as dt
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from chips.prints import Remembered
 
 if TYPE_CHECKING:
     import geopandas
@@ -78,6 +81,8 @@ class SourceRecord:
     """None where the recipe does not ask for it."""
     shift: ShiftRecord | None = None
     """Measured shifts; None for sources whose recipe asks for none."""
+    remembered: Remembered | None = None
+    """Means of the bands and print of the pixels."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dates", tuple(_utc(date) for date in self.dates))
@@ -170,6 +175,7 @@ class ChipRecord:
                     "placed": dict(source.placed),
                     "coverage": None if source.coverage is None else dataclasses.asdict(source.coverage),
                     **({} if source.shift is None else {"shift": dataclasses.asdict(source.shift)}),
+                    **_remembered_json(source.remembered),
                 }
                 for name, source in self.sources.items()
             },
@@ -202,6 +208,7 @@ class ChipRecord:
                 placed=dict(source["placed"]),
                 coverage=None if source["coverage"] is None else CoverageRecord(**source["coverage"]),
                 shift=ShiftRecord(**source["shift"]) if "shift" in source else None,
+                remembered=_remembered(source),
             )
             for name, source in found["sources"].items()
         }
@@ -212,6 +219,19 @@ class ChipRecord:
         return cls(**{**found, "sources": sources, "labels": labels})
 
 
+def _remembered_json(found: Remembered | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    # NaN is no JSON.
+    return {"means": [None if math.isnan(mean) else mean for mean in found.means], "print": found.print}
+
+
+def _remembered(source: Mapping[str, Any]) -> Remembered | None:
+    if "means" not in source:
+        return None
+    return Remembered(tuple(math.nan if mean is None else mean for mean in source["means"]), source["print"])
+
+
 def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geometry]) -> bytes:
     """The index as GeoParquet 1.1: row i is chip i of the store. Equal records give equal bytes.
 
@@ -219,10 +239,10 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
     some chips of an area were taken, and for a source ``s2`` the columns
     ``s2_clear``, ``s2_dates`` (list of UTC times), ``s2_scenes``, ``s2_seen`` and ``s2_dropped`` (map reason -> dates),
     where there is any ``s2_placed`` (map scene -> how), the coverage (``s2_sc_pct`` …, ``s2_clear_px``: map acquisition
-    -> pixels), and where shifts were measured ``s2_shift_m``, ``s2_shift_left_m`` (undone), ``s2_shift_dates`` and
-    ``s2_shift_reason``. For a label ``fields`` the columns are ``fields_labelled`` and ``fields_shares`` (map code ->
-    share), and where it has them ``fields_values`` (map what -> number), ``fields_classes`` (list of codes),
-    ``fields_text`` and ``fields_reason``.
+    -> pixels), ``s2_means`` (list: mean of each band) and ``s2_print`` (``chips.prints``), and where shifts were
+    measured ``s2_shift_m``, ``s2_shift_left_m`` (undone), ``s2_shift_dates`` and ``s2_shift_reason``. For a label
+    ``fields`` the columns are ``fields_labelled`` and ``fields_shares`` (map code -> share), and where it has them
+    ``fields_values`` (map what -> number), ``fields_classes`` (list of codes), ``fields_text`` and ``fields_reason``.
 
     Args:
         records: One for every planned chip, in the order of the store.
@@ -260,6 +280,11 @@ def index_bytes(records: Sequence[ChipRecord], footprints: Sequence[shapely.Geom
             columns[f"{name}_placed"] = pa.array(placed, pa.map_(pa.string(), pa.string()))
         if any(s is not None and s.coverage is not None for s in sources):
             columns |= _coverage_columns(name, [None if s is None else s.coverage for s in sources])
+        if any(s is not None and s.remembered is not None for s in sources):
+            kept = [s and s.remembered for s in sources]
+            columns[f"{name}_means"] = pa.array([r and r.means for r in kept], pa.list_(pa.float32()))
+            prints = [bytes.fromhex(r.print) if r and r.print else None for r in kept]
+            columns[f"{name}_print"] = pa.array(prints, pa.binary())
         shifts = [s and s.shift for s in sources]
         if any(shifts):
             columns |= {

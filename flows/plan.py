@@ -209,11 +209,19 @@ def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: by
             "%d of %d %s of %s have no chip of their own: it lies less than %.0f %% in the area, or is that of another",
             len(places) - len(chips), len(places), recipe.grid.scheme, recipe.grid.places, 100 * recipe.grid.min_cover,
         )  # fmt: skip
-    if sampling is not None:
-        kept = np.flatnonzero(taken_by(sampling, chips))
-        chips, cover = tuple(chips[at] for at in kept.tolist()), cover[kept]
+    # Over all chips, also when not all are taken: as it was drawn before the sampling.
     drawn = draw(recipe, chips) if splits is None else frozen(splits, [chip.id for chip in chips])
-    return Area(aoi, chips, cover, drawn.split, drawn.fold, sampling, places, recipe.widest_m)
+    area = Area(aoi, chips, cover, drawn.split, drawn.fold, sampling, places, recipe.widest_m)
+    if sampling is None:
+        return area
+    kept = np.flatnonzero(taken_by(sampling, chips))
+    return dataclasses.replace(
+        area,
+        chips=tuple(chips[at] for at in kept.tolist()),
+        cover=cover[kept],
+        split=area.split[kept],
+        fold=None if area.fold is None else area.fold[kept],
+    )
 
 
 def asked_places(recipe: Recipe) -> tuple[Place, ...]:

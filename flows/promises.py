@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.errors import StoreError
+from flows.auditing import check_audit
 from flows.sampling import Sampling
 from flows.splits import frozen, seen_ground
 from flows.steps import DRAWN
@@ -21,7 +21,7 @@ from tiling.aoi import Aoi
 from tiling.distance import shortest_distance_m
 from tiling.grid import Chip, chip_from_id, lay_chips
 from tiling.split import SPLITS
-from tiling.split_draw import draw_splits
+from tiling.split_draw import Drawn, draw_splits
 from tiling.split_rules import FROZEN
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def promises(
     splits: bytes | None = None,
     sampling: bytes | None = None,
     places: Sequence[Place] = (),
+    *,
+    audit: bytes | None = None,
+    lock: bytes | None = None,
 ) -> tuple[Promise, ...]:
     """Checks of the chip index against its recipe and area; each gives the sentences of what is broken.
 
@@ -49,13 +52,23 @@ def promises(
         splits: What was drawn by a rule that looks at more than the places of the chips.
         sampling: Which chips were taken, where not all of them were.
         places: What the chips stand on, in grids that read it from a file.
+        audit: The audit that was published.
+        lock: The scenes; without them nothing is audited.
     """
     taken = None if sampling is None else Sampling.from_bytes(sampling)
-    return (
+    found: list[Promise] = [
         lambda table: _all_planned(table, recipe, aoi, taken, places),
-        lambda table: _splits_by_rule(*_known(table, recipe, aoi, places), recipe, splits),
-        lambda table: _splits_apart(*_known(table, recipe, aoi, places), recipe),
-    )
+        lambda table: _splits_by_rule(*_known(table, recipe, aoi, places), recipe, aoi, splits, places),
+    ]
+    if lock is not None:
+        found.append(lambda table: _audited(*_known(table, recipe, aoi, places), recipe, lock, audit))
+    if lock is None or recipe.split.rule == "folds":  # else the audit measures the same distances
+        found.append(lambda table: _splits_apart(*_known(table, recipe, aoi, places), recipe))
+    return tuple(found)
+
+
+def _audited(chips: list[Chip], table: pd.DataFrame, recipe: Recipe, lock: bytes, audit: bytes | None) -> list[str]:
+    return check_audit(recipe, table, chips, lock, audit)
 
 
 def _known(table: pd.DataFrame, recipe: Recipe, aoi: Aoi, places: Sequence[Place]) -> tuple[list[Chip], pd.DataFrame]:
@@ -90,16 +103,28 @@ def _all_planned(
     return broken
 
 
-def _splits_by_rule(chips: list[Chip], table: pd.DataFrame, recipe: Recipe, splits: bytes | None) -> list[str]:
-    if recipe.split.rule not in FROZEN:
+def _splits_by_rule(
+    chips: list[Chip],
+    table: pd.DataFrame,
+    recipe: Recipe,
+    aoi: Aoi,
+    splits: bytes | None,
+    places: Sequence[Place],
+) -> list[str]:
+    if recipe.split.rule in ("blocks", "folds"):  # a place alone decides
         right = draw_splits(chips, recipe.split)
+    elif recipe.split.rule not in FROZEN:
+        # Over the whole area, as when it was planned: these rules look at all chips, also at those no sampler took.
+        laid, _ = lay_chips(aoi, recipe.grid, places)
+        position = {chip.id: index for index, chip in enumerate(laid)}
+        rows = [position[chip] for chip in table["chip"] if chip in position]
+        if len(rows) != len(table):
+            return []  # chips of another area or grid are told already
+        right = Drawn(draw_splits(seen_ground(laid, recipe), recipe.split).split[rows])
     elif splits is None:
         return [f"{DRAWN} is missing, so the splits cannot be compared with those that were drawn"]
     else:
-        try:
-            right = frozen(splits, table["chip"].tolist())
-        except StoreError as error:
-            return [str(error)]
+        right = frozen(splits, table["chip"].tolist())
     wrong = table["chip"].to_numpy()[right.split != table["split"].to_numpy()]
     found = _differ(list(wrong), "chips are in another split than the recipe's rule puts them")
     if right.fold is not None and (right.fold != table["fold"].to_numpy()).any():

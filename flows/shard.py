@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chips.index import ChipRecord, LabelRecord, SourceRecord
+from chips.prints import Remembered, remember
 from chips.write import BuildRef, write_shard
 from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, variables, window_px
 from cube.times import DateSlot
@@ -217,14 +218,17 @@ def _records(
                 y0=maxy,
                 lon=float(lon[index]),
                 lat=float(lat[index]),
-                sources={request.name: _source_record(request, sources[request.name]) for request in work.requests},
+                sources={
+                    request.name: _source_record(request, sources[request.name], cubes[request.name], index)
+                    for request in work.requests
+                },
                 labels=labels[index],
             )
         )
     return tuple(records)
 
 
-def _source_record(request: CubeRequest, found: CubeRecord) -> SourceRecord:
+def _source_record(request: CubeRequest, found: CubeRecord, cube: CubeData, index: int) -> SourceRecord:
     return SourceRecord(
         clear=found.clear,
         dates=found.dates,
@@ -233,7 +237,15 @@ def _source_record(request: CubeRequest, found: CubeRecord) -> SourceRecord:
         dropped=found.dropped,
         placed=found.placed,
         coverage=chip_coverage(request, found),
+        remembered=_remembered(request, cube, index),
     )
+
+
+def _remembered(request: CubeRequest, cube: CubeData, index: int) -> Remembered:
+    variable = next(variable for variable in variables(request) if variable.name == request.variable)
+    kept = remember(cube.arrays[request.variable][index], variable.dims, variable.fill)
+    # Slopes look alike wherever they are; only what a sensor saw on a day tells a place.
+    return replace(kept, print="") if request.kind == "elevation" else kept
 
 
 def _status(

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from catalog.lock import read_lock
-from curate.errors import RecipeError, StoreError
+from curate.errors import RecipeError
 from flows.inputs import files
 from flows.labelling import Labels, label_shard, open_labels
-from flows.steps import DRAWN
 from tiling.shards import auto_per_shard, lay_shards
 from tiling.split_draw import Drawn, draw_splits
 from tiling.split_rules import FROZEN, BalancedSplit, stability
@@ -69,11 +68,9 @@ def settle(recipe: Recipe, area: Area, lock: bytes) -> tuple[Area, bytes | None]
 
 
 def frozen(document: bytes, chips: Sequence[str]) -> Drawn:
-    """The splits that a build began with, for chips named by their ids. Raises StoreError when one is missing."""
+    """The splits that a build began with, for chips named by their ids; ``pending`` for those that it did not take."""
     found = {chip: split for split, names in json.loads(document)["chips"].items() for chip in names}
-    if missing := [chip for chip in chips if chip not in found]:
-        raise StoreError(DRAWN, f"has not chip {missing[0]}; it is of another plan, build anew elsewhere")
-    return Drawn(np.array([found[chip] for chip in chips], dtype=object))
+    return Drawn(np.array([found.get(chip, PENDING) for chip in chips], dtype=object))
 
 
 def _classes(recipe: Recipe, area: Area, lock: bytes, label: str) -> list[Mapping[int, float]]:

@@ -405,18 +405,21 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
 def finish(prepared: Prepared, console: Console) -> None:
     """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
     from catalog.lock import with_shifts as scenes_with_shifts
-    from chips.index import COVERAGE, INDEX, index_bytes, read_table
+    from chips.audit import AUDIT, audit_bytes
+    from chips.index import COVERAGE, INDEX, index_bytes, read_index, read_table
     from chips.manifest import STATISTICS
     from chips.publish import publish
     from chips.statistics import chip_dates, statistics_bytes
     from chips.storage import open_storage
     from chips.write import journal, merged_statistics, started_with
     from flows.alignment import scene_shifts, with_shifts
+    from flows.auditing import audit_of, sentences
     from flows.coverage import region_coverage
     from flows.describing import ATTRIBUTION, descriptions, terms
     from flows.labelling import label_documents
     from flows.sampling import sampling_attrs, with_sampling
     from flows.showing import report_of_build
+    from flows.splits import seen_ground
     from publish.report import REPORT
     from tiling.grid import footprints
 
@@ -435,6 +438,8 @@ def finish(prepared: Prepared, console: Console) -> None:
         steps = {name: max(len(record.sources[name].dates) for record in records) for name in series}
         if (found := region_coverage(plan.requests, records)) is not None:
             files[COVERAGE] = found
+        leaks = audit_of(plan.recipe, read_index(files[INDEX]), seen_ground(plan.chips, plan.recipe), plan.lock)
+        files[AUDIT] = audit_bytes(leaks)
         counts = merged_statistics(prepared.build)
         files[STATISTICS] = statistics_bytes(prepared.build.layout, counts, map(chip_dates, records))
         known, layout = started_with(storage) | files, plan.layout.trimmed(steps)
@@ -443,10 +448,13 @@ def finish(prepared: Prepared, console: Console) -> None:
             files[REPORT] = report_of_build(storage, layout, known | attribution)
         files |= descriptions(plan, layout, known | files)
         publish(prepared.build, records, files, sampling_attrs(plan.sampling), trim=steps)
+    for sentence in sentences(plan.recipe, leaks):
+        console.say(f"splits leak: {sentence}", level="warning")
 
 
 def check(dataset: str, console: Console, version: int | None = None) -> CheckReport:
     """Everything a dataset promises, verified by reading it again; also what only its recipe knows."""
+    from chips.audit import AUDIT
     from chips.check import check as check_store
     from chips.versions import open_dataset
     from chips.write import is_published
@@ -456,6 +464,9 @@ def check(dataset: str, console: Console, version: int | None = None) -> CheckRe
     storage = open_dataset(absolute_out(dataset), version)
     if not is_published(storage):
         raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
+    drawn, sampling, audit, lock = (storage.get(name) for name in (DRAWN, SAMPLING, AUDIT, SCENES))
+    recipe, aoi, places = wish(storage)
+    promised = promises(recipe, aoi, drawn, sampling, places, audit=audit, lock=lock)
     with console.stage("checking") as stage:
         told = 0
 
@@ -464,8 +475,6 @@ def check(dataset: str, console: Console, version: int | None = None) -> CheckRe
             stage.advance(done - told, f"of {total} objects")
             told = done
 
-        recipe, aoi, places = wish(storage)
-        promised = promises(recipe, aoi, storage.get(DRAWN), storage.get(SAMPLING), places)
         return check_store(storage, promises=promised, on_progress=progress)
 
 

@@ -32,6 +32,7 @@ from pydantic import (
 from catalog.collections import Collection, canonical_band, collection
 from catalog.describe import DescribeSpec, described
 from catalog.request import SearchSpec
+from chips.audit import AuditSpec
 from cube.align import CoregisterSpec, comparable_bands
 from cube.coverage import CoverageSpec
 from cube.mask import MaskSpec, which_layer
@@ -266,6 +267,8 @@ class Recipe(Model):
     By default all."""
     split: OneSplit = SplitSpec()
     """How chips are put into train, val and test; `rule` says by what (`curate splits` lists the rules)."""
+    audit: AuditSpec = AuditSpec()
+    """What splits may have in common before `curate check` fails."""
     store: StoreSpec = StoreSpec()
     """The format of the dataset and the size of its shards."""
     licence: LicenceSpec = LicenceSpec()
