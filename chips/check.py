@@ -339,7 +339,7 @@ def _read_pixels(
                 recount.begin(layout.chips_of(shard.ordinal))
                 groups = [[], []]
                 for written in shard.objects:
-                    variable = variables.get(written.key.partition("/c/")[0])
+                    variable = variables.get(written.key.rpartition("/c/")[0])
                     groups[0 if variable is not None and recount.is_first(variable) else 1].append(written)
             for number, objects in enumerate(groups):
                 if recount is not None and number == 1:
@@ -372,7 +372,7 @@ def _read_object(
     from zarr.core.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
 
-    path, _, chunk = written.key.partition("/c/")
+    path, _, chunk = written.key.rpartition("/c/")
     variable = variables.get(path)
     if variable is None:
         return f"{written.key} is of no variable of the layout"

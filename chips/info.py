@@ -132,7 +132,7 @@ def _info(
 ) -> Info:
     stored: Counter[str] = Counter()
     for written in objects:
-        stored[written.key.partition("/c/")[0]] += written.size
+        stored[written.key.rpartition("/c/")[0]] += written.size
     chips = layout.n_chips if manifest is not None else min(done * layout.shard_chips, layout.n_chips)
     variables = []
     for variable in layout.variables:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from chips.storage import Storage, open_storage
-from chips.write import is_published
+from chips.write import is_published, open_build
 from curate.errors import OutputError, StoreError
 
 LATEST = "latest.json"
@@ -81,6 +82,16 @@ def open_dataset(url: str, version: int | None = None) -> Storage:
     if not is_published(storage):
         raise StoreError(storage.url, f"{LATEST} names this version, and there is no dataset; it was removed")
     return storage
+
+
+def unfinished(dataset: Storage) -> Storage | None:
+    """Where the version after the latest one is being built; None where it is not."""
+    found = latest(dataset)
+    url = version_url(dataset, (FIRST if found is None else found.version) + 1)
+    if not dataset.is_remote and not Path(url).exists():
+        return None
+    storage = open_storage(url)
+    return None if open_build(storage) is None else storage
 
 
 def make_latest(dataset: Storage, version: int, fingerprint: str) -> None:

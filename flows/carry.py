@@ -123,7 +123,7 @@ def carry_over(
 
 
 def _cut(before: CubeRequest, found: CarriedSource) -> Iterable[str]:
-    """Sentences on periods that were cut short by the end or the beginning of the time then."""
+    """Sentences on periods that began or ended elsewhere then, as where the time ended within one."""
     cut = [
         period
         for part in found.parts
@@ -133,7 +133,7 @@ def _cut(before: CubeRequest, found: CarriedSource) -> Iterable[str]:
     ]
     if cut:
         names = ", ".join(dict.fromkeys(map(str, cut)))
-        yield f"the period {names} was cut short then, and is made anew from all its dates"
+        yield f"made anew from all their dates, because they were cut elsewhere then: {names}"
 
 
 def _source(

@@ -67,6 +67,12 @@ def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _version_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--version", type=click.IntRange(1), help="Version of the dataset. Default: the latest.")(
+        command
+    )
+
+
 @main.command()
 @_request_options
 @click.option(
@@ -171,12 +177,6 @@ def update(
             click.echo(summary(made))
 
 
-def _version_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--version", type=click.IntRange(1), help="Version of the dataset. Default: the latest.")(
-        command
-    )
-
-
 @main.command()
 @click.argument("dataset")
 @_version_option
@@ -256,6 +256,7 @@ def runs(options: dict[str, Any], root: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("dataset")
+@_version_option
 @click.option("--to", type=click.Choice(["geotiff", "webdataset", "coco"]), required=True, help="The format.")
 @click.option("--out", help="Local folder to write to. Default: the dataset's name with the format's.")
 @click.option(
@@ -270,6 +271,7 @@ def runs(options: dict[str, Any], root: str, as_json: bool) -> None:
 def export(
     options: dict[str, Any],
     dataset: str,
+    version: int | None,
     to: Literal["geotiff", "webdataset", "coco"],
     out: str | None,
     splits: tuple[str, ...],
@@ -283,25 +285,27 @@ def export(
         from publish.export import ExportSpec
 
         spec = ExportSpec(to=to, splits=splits, groups=groups, cog=cog, label=label)
-        click.echo(export_dataset(dataset, spec, out, console))
+        click.echo(export_dataset(dataset, spec, out, console, version))
 
 
 @main.command()
 @click.argument("dataset")
+@_version_option
 @click.option("--out", default="report.html", show_default=True, help="File to write.")
 @click.option("--pictures", type=click.IntRange(0), help="Chips to show as pictures. Default: 24.")
 @click.pass_obj
-def report(options: dict[str, Any], dataset: str, out: str, pictures: int | None) -> None:
+def report(options: dict[str, Any], dataset: str, version: int | None, out: str, pictures: int | None) -> None:
     """Write a page that shows a dataset: map, pictures, scenes, classes. It opens from disk and needs no network."""
     with _session(options):
         from flows.showing import write_report
 
-        click.echo(write_report(dataset, out, pictures))
+        click.echo(write_report(dataset, out, pictures, version))
 
 
 @main.command(name="show")
 @click.argument("chip")
 @click.option("--dataset", required=True, help="Folder or URL of the dataset.")
+@_version_option
 @click.option("--out", help="PNG to write. Default: named after the chip.")
 @click.option("--source", help="Only this source, or 'label'.")
 @click.option(
@@ -317,6 +321,7 @@ def show_chip(
     options: dict[str, Any],
     chip: str,
     dataset: str,
+    version: int | None,
     out: str | None,
     source: str | None,
     look: Look | None,
@@ -329,7 +334,7 @@ def show_chip(
 
         day = None if date is None else date.date()
         name = out or f"{chip.replace('/', '_')}.png"
-        click.echo(draw(dataset, chip, name, source=source, look=look, date=day, plain=plain))
+        click.echo(draw(dataset, chip, name, source=source, look=look, date=day, plain=plain, version=version))
 
 
 @main.command()

@@ -31,12 +31,12 @@ def report_of_build(storage: Storage, layout: Layout, files: Mapping[str, bytes]
     return report(written_dataset(storage, layout, files))
 
 
-def write_report(dataset: str, out: str, pictured: int | None = None) -> Path:
+def write_report(dataset: str, out: str, pictured: int | None = None, version: int | None = None) -> Path:
     """Write the report of a published dataset to a file, with as many chips as pictures; returns where it lies."""
     from publish.report import PICTURED_CHIPS, report
     from publish.written import published_dataset
 
-    found = report(published_dataset(dataset), pictured=PICTURED_CHIPS if pictured is None else pictured)
+    found = report(published_dataset(dataset, version), pictured=PICTURED_CHIPS if pictured is None else pictured)
     return _write(out, found)
 
 
@@ -49,6 +49,7 @@ def show_chip(
     look: Look | None = None,
     date: dt.date | None = None,
     plain: bool = False,
+    version: int | None = None,
 ) -> Path:
     """Draw a chip of a published dataset as PNG; returns where it lies.
 
@@ -60,13 +61,14 @@ def show_chip(
         look: Only these views.
         date: Of each source the date or period that holds this day or lies nearest; without it the clearest.
         plain: The first view alone in the chip's own pixels, void transparent, nothing written on it.
+        version: Of the dataset; without it the latest.
     """
     import io
 
     from publish.pictures import Gallery, render
     from publish.written import published_dataset
 
-    image, pictures = render(Gallery(published_dataset(dataset)), chip, source=source, look=look, date=date)
+    image, pictures = render(Gallery(published_dataset(dataset, version)), chip, source=source, look=look, date=date)
     if plain:
         return _write(out, pictures[0].png())
     data = io.BytesIO()

@@ -184,11 +184,11 @@ def preview(request: Request, console: Console, *, map_out: str | None = None) -
 def moved(request: Request, console: Console) -> list[str]:
     """What the catalog has now and the lock of the dataset in ``request.out`` has not, a line each."""
     from catalog.lock import compare_locks, read_lock
-    from chips.storage import open_storage
+    from chips.versions import open_dataset
     from flows.plan import lay_area, search
 
     recipe, aoi = _open(request)
-    storage = open_storage(request.out)
+    storage = open_dataset(request.out)
     _same_wish(storage, recipe, aoi)
     old = read_lock(_document(storage, SCENES))
     with console.stage("searching scenes"):
@@ -478,12 +478,12 @@ def check(dataset: str, console: Console, version: int | None = None) -> CheckRe
         return check_store(storage, promises=promised, on_progress=progress)
 
 
-def export(dataset: str, spec: ExportSpec, out: str | None, console: Console) -> str:
+def export(dataset: str, spec: ExportSpec, out: str | None, console: Console, version: int | None = None) -> str:
     """Write a dataset as another format, or continue where that stopped; a sentence about what came of it."""
     from publish.export import open_source, open_target, writer_of
     from publish.opened import open_published
 
-    source = open_source(open_published(absolute_out(dataset)), spec)
+    source = open_source(open_published(absolute_out(dataset), version), spec)
     writer = writer_of(source)
     folder = out or f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{spec.to}"
     target = open_target(absolute_out(folder), source)
@@ -505,11 +505,13 @@ def info(dataset: str, version: int | None = None) -> Info:
 
 
 def status(dataset: str) -> Status:
-    """How far the build in a folder is, from its journal."""
+    """How far the build in a folder is, from its journal: an update that was begun, else the latest version."""
     from chips.status import status as status_of
     from chips.storage import open_storage
+    from chips.versions import open_dataset, unfinished
 
-    return status_of(open_storage(absolute_out(dataset)))
+    where = absolute_out(dataset)
+    return status_of(unfinished(open_storage(where)) or open_dataset(where))
 
 
 def statuses(root: str) -> tuple[Status, ...]:

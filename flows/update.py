@@ -121,23 +121,24 @@ def prepare_update(request: UpdateRequest, console: Console) -> Prepared | None:
         OutputError: Another update was begun and is not finished.
         StoreError: There is no published dataset.
     """
+    from chips.versions import unfinished
     from chips.write import finished_shards, start_build
 
     before = _before(request, console)
     recipe, aoi = _wanted(request, before)
-    unfinished = _unfinished(before)
-    if unfinished is None:
+    begun_in = unfinished(before.dataset)
+    if begun_in is None:
         if recipe.fingerprint == before.recipe.fingerprint and aoi.fingerprint == before.aoi.fingerprint:
             console.say("neither more time nor a larger area is asked for; nothing to do")
             return None
         return _begin(before, recipe, aoi, console)
-    begun = wish(unfinished)[:2]
+    begun = wish(begun_in)[:2]
     if request.aoi is None and request.time is None:
         recipe, aoi = begun[0].located(recipe.base), begun[1]
-    _same(unfinished, begun, recipe, aoi)
-    console.say(f"continuing the update in {unfinished.url}")
-    plan = plan_from_lock(unfinished, recipe, aoi, console)
-    ref = start_build(unfinished, plan.layout, plan.fingerprint)
+    _same(begun_in, begun, recipe, aoi)
+    console.say(f"continuing the update in {begun_in.url}")
+    plan = plan_from_lock(begun_in, recipe, aoi, console)
+    ref = start_build(begun_in, plan.layout, plan.fingerprint)
     with console.stage("verifying what is there"):
         done = finished_shards(ref)
     console.say(f"{len(done)} of {len(plan.shards)} shards are there and intact")
@@ -147,15 +148,16 @@ def prepare_update(request: UpdateRequest, console: Console) -> Prepared | None:
 
 def reopen_update(request: UpdateRequest, console: Console) -> Prepared:
     """The version that ``prepare_update`` began, planned again from its own lock; what the journal says is believed."""
+    from chips.versions import unfinished
     from chips.write import finished_shards, open_build
 
     before = _before(request, console)
-    unfinished = _unfinished(before)
-    begun = None if unfinished is None else open_build(unfinished)
-    if unfinished is None or begun is None:
+    begun_in = unfinished(before.dataset)
+    begun = None if begun_in is None else open_build(begun_in)
+    if begun_in is None or begun is None:
         raise OutputError(request.dataset, "holds no unfinished update; start it with 'curate update'")
-    recipe, aoi, _ = wish(unfinished)
-    plan = plan_from_lock(unfinished, recipe.located(_base(request)), aoi, console)
+    recipe, aoi, _ = wish(begun_in)
+    plan = plan_from_lock(begun_in, recipe.located(_base(request)), aoi, console)
     done = finished_shards(begun, verify=False)
     todo = tuple(shard.ordinal for shard in plan.shards if shard.ordinal not in done)
     return Prepared(plan, begun, todo, _carried(before, plan, console))
@@ -201,14 +203,6 @@ def _version(dataset: Storage, version: int) -> Storage | None:
 
     url = version_url(dataset, version)
     return open_storage(url) if "://" in url or Path(url).exists() else None
-
-
-def _unfinished(before: Before) -> Storage | None:
-    """Where the next version was begun; None where it was not."""
-    from chips.write import open_build
-
-    storage = _version(before.dataset, before.version + 1)
-    return storage if storage is not None and open_build(storage) is not None else None
 
 
 def _same(storage: Storage, begun: tuple[Recipe, Aoi], recipe: Recipe, aoi: Aoi) -> None:

@@ -119,14 +119,14 @@ def written_dataset(storage: Storage, layout: Layout, files: Mapping[str, bytes]
     return WrittenDataset(storage, layout, table, tuple(table["chip"].to_pylist()), files, documents(layout))
 
 
-def published_dataset(where: str) -> WrittenDataset:
-    """The dataset in a folder or at a URL such as ``s3://bucket/dataset``.
+def published_dataset(where: str, version: int | None = None) -> WrittenDataset:
+    """The dataset in a folder or at a URL such as ``s3://bucket/dataset``: its latest version, or the one asked for.
 
     Raises:
         OutputError: The folder is missing or cannot be read.
         StoreError: Nothing is published there, or it is damaged.
     """
-    found = open_published(where)
+    found = open_published(where, version)
     table = found.index()
     chips = tuple(table["chip"].to_pylist())
     return WrittenDataset(found.storage, found.layout, table, chips, _documents=documents(found.layout))

@@ -104,6 +104,45 @@ def test_a_copy_is_dropped_with_its_reason_and_stays_in_the_lock(
     assert scene.radiometry.offset_dn == -1000
 
 
+def test_what_is_locked_is_not_found_again_and_keeps_its_place_when_copies_come(
+    tmp_path: Path, s2_item: Callable[..., Item], write_catalog: Callable[..., Path]
+) -> None:
+    known = read_lock(lock_bytes(rows_of(write_catalog(tmp_path / "old", [s2_item(0)]))))
+    new = s2_item(0, id="new", properties={"s2:processing_baseline": "05.00"})
+    where = write_catalog(tmp_path / "new", [s2_item(0), new, s2_item(1)])
+    rows = rows_of(where, known=known)
+    assert {row.item["id"]: row.status for row in rows} == {"new": "dropped", s2_item(1)["id"]: "used"}
+    (copy,) = [row for row in rows if row.status == "dropped"]
+    assert copy.reason.startswith(f"copy of {s2_item(0)['id']}, which is in the dataset already: baseline 02.12")
+
+
+def test_what_is_found_joins_the_acquisition_that_is_locked(
+    tmp_path: Path, s2_item: Callable[..., Item], write_catalog: Callable[..., Path]
+) -> None:
+    """Slices of one pass: the earlier one, which names a pass when all are found at once, comes later."""
+    radar: dict[str, Any] = {"collection": "sentinel-1-rtc", "bands": ["vv"], "source": "s1"}
+    slices = []
+    for number, seconds in enumerate((0, 25)):
+        time = f"2020-03-02T05:00:{seconds:02d}Z"
+        item = s2_item(number, id=f"slice-{number}", collection="sentinel-1-rtc")
+        item["properties"] |= {
+            "datetime": time,
+            "start_datetime": time,
+            "end_datetime": time,
+            "platform": "SENTINEL-1A",
+        }
+        item["properties"] |= {"sat:absolute_orbit": 31500, "sat:orbit_state": "ascending"}
+        item["assets"] = {"vv": {**next(iter(item["assets"].values()))}}
+        slices.append(item)
+    known = rows_of(write_catalog(tmp_path / "late", slices[1:], "sentinel-1-rtc"), **radar)
+    where = write_catalog(tmp_path / "both", slices, "sentinel-1-rtc")
+    (found,) = rows_of(where, **radar, known=known)
+    assert found.item["id"] == "slice-0"
+    assert found.scene.acquisition == known[0].scene.acquisition
+    both = rows_of(where, **radar)
+    assert {row.scene.acquisition for row in both} != {found.scene.acquisition}, "from nothing it has another name"
+
+
 def test_an_item_that_lacks_a_band_is_dropped_with_its_reason(
     tmp_path: Path, s2_item: Callable[..., Item], write_catalog: Callable[..., Path]
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ import shapely
 from catalog import search as catalog_search
 from catalog.lock import read_lock
 from chips.index import read_index
+from chips.storage import open_storage
 from chips.versions import LATEST
 from chips.write import write_shard
-from curate.errors import CurateError, InputError, OutputError, StoreError
+from curate.errors import CurateError, IncompleteError, InputError, OutputError, StoreError
 from flows import shard as shards
 from flows.console import PlainConsole
-from flows.steps import build, check, info, make_request
-from flows.update import can_grow, make_update, update
+from flows.steps import build, check, info, make_request, status
+from flows.update import can_grow, make_update, reopen_update, update
 from recipes.read import parse_recipe
 from simulate.world import WorldSpec
 from simulate.write import World, write_world
@@ -43,7 +45,7 @@ sources:
     time: {{composite: monthly}}
   dates: {{collection: sentinel-2-l2a, bands: [red], time: {{series: true}}, keep: {{min_clear: 0.5}}}}
   s1: {{collection: sentinel-1-rtc, bands: [vv], time: {{composite: monthly}}}}
-  passes: {{collection: sentinel-1-rtc, bands: [vv], time: {{series: true}}}}
+  c: {{collection: sentinel-1-rtc, bands: [vv], time: {{series: true}}}}
   dem: {{collection: cop-dem-glo-30, terrain: {{derive: [slope]}}}}
 labels:
   worldcover: {{product: esa-worldcover, year: 2021}}
@@ -53,6 +55,7 @@ split: {{block_km: 1, buffer_km: 0.1, shares: {{train: 0.6, val: 0.2, test: 0.2}
 store: {{shard_chips: 8}}
 report: false
 """
+Curate = Callable[..., "subprocess.CompletedProcess[str]"]
 SHORT, LONG = "2021-04-01/2021-05-20", "2021-03-01/2021-07-01"
 SMALL, LARGE = (0.2, 0.3), (0.65, 0.4)
 """Shares of the world's width and height. The eastern tile of Sentinel-2 is found by the larger one alone."""
@@ -251,6 +254,12 @@ def test_a_killed_update_continues_with_the_same_command(
             _update(land, small)
     assert not (small / LATEST).exists()
     assert info(str(small)).url == str(small), "readers see the first version"
+    assert (status(str(small)).state, status(str(small)).shards_done) == ("building", 1)
+    request = make_update(str(small), recipe=_recipe(land, SHORT))
+    again = reopen_update(request, PlainConsole())
+    assert again.todo == tuple(range(1, len(again.plan.shards)))
+    assert again.carried is not None
+    assert again.carried.sources.keys() == {"s2", "dates", "s1", "c", "dem"}
     with pytest.raises(OutputError, match="unfinished update to another time or area"):
         _update(land, small, "time")
 
@@ -285,6 +294,35 @@ def test_what_would_change_the_dataset_is_refused(how: dict[str, Any], says: str
     with pytest.raises(CurateError, match=says):
         update(make_update(str(small), time=how.get("time"), aoi=aoi, recipe=recipe), PlainConsole())
     assert not (small / "versions").exists()
+
+
+def test_a_damaged_old_version_stops_the_update_and_is_not_taken_for_void(land: World, small: Path) -> None:
+    victim = next(path for path in sorted((small / "chips.zarr" / "dem" / "slope" / "c").rglob("*")) if path.is_file())
+    victim.unlink()
+    with pytest.raises(IncompleteError, match=r"chips.zarr/dem/slope/c/0/0/0 is missing; the dataset is damaged"):
+        _update(land, small, "time")
+    assert not (small / LATEST).exists()
+
+
+def test_a_dataset_in_object_storage_is_updated_to_the_bytes_of_a_local_one(
+    bucket: str, land: World, built: Mapping[str, Path]
+) -> None:
+    out = f"{bucket}/growing"
+    storage = open_storage(out)
+    for name, data in _content(built["small"]).items():
+        storage.put(name, data)
+    made = update(make_update(out, time=LONG, recipe=_recipe(land, SHORT)), PlainConsole())
+    assert made == f"{out}/versions/0002"
+    new = open_storage(made)
+    assert {key: new.get(key) for key in new.sizes()} == _content(built["time"])
+    assert info(out).url == made
+
+
+def test_the_command_says_why_it_refuses(curate: Curate, land: World, small: Path) -> None:
+    refused = curate("update", small, "--time", "2021-04-15/2021-07-01", "--recipe", _recipe(land, SHORT))
+    assert refused.returncode == 2
+    assert "leaves out a part of 2021-04-01/2021-05-20" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
