@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import pickle
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -260,6 +261,7 @@ def test_a_killed_update_continues_with_the_same_command(
     assert again.todo == tuple(range(1, len(again.plan.shards)))
     assert again.carried is not None
     assert again.carried.sources.keys() == {"s2", "dates", "s1", "c", "dem"}
+    assert pickle.loads(pickle.dumps(again.carried)) == again.carried, "it is handed to workers"
     with pytest.raises(OutputError, match="unfinished update to another time or area"):
         _update(land, small, "time")
 
@@ -294,6 +296,14 @@ def test_what_would_change_the_dataset_is_refused(how: dict[str, Any], says: str
     with pytest.raises(CurateError, match=says):
         update(make_update(str(small), time=how.get("time"), aoi=aoi, recipe=recipe), PlainConsole())
     assert not (small / "versions").exists()
+
+
+def test_what_another_release_built_is_read_again(
+    land: World, built: Mapping[str, Path], small: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen
+) -> None:
+    monkeypatch.setattr("flows.carry.__version__", "another")
+    _same(Path(str(_update(land, small, "time"))), built["time"])
+    assert {request.name for request, _ in seen.cubes} == {"s2", "dates", "s1", "c", "dem"}
 
 
 def test_a_damaged_old_version_stops_the_update_and_is_not_taken_for_void(land: World, small: Path) -> None:
