@@ -1,4 +1,4 @@
-"""The same build as a Prefect flow: tasks are stages and batches of shards, never chips."""
+"""Build and update as Prefect flows: tasks are stages and batches of shards, never chips."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prefect.artifacts import update_progress_artifact as update_progress
 
 from flows import steps
 from flows.tracking import PUBLISHED, RECORDED, RETRIED, RunConsole, emit, recipe_text, run_name
+from flows.update import UpdateRequest, finish_update, grown, prepare_update, reopen_update
 from recipes.recipe import Recipe
 
 BATCH_SHARDS = 16
@@ -24,17 +25,33 @@ def prepare(request: steps.Request) -> tuple[int, ...] | None:
     return None if prepared is None else prepared.todo
 
 
+@task(**RETRIED)
+def prepare_next(request: UpdateRequest) -> tuple[int, ...] | None:
+    """Plan the next version and lock its scenes: the shards still to be built, or None when nothing is new."""
+    prepared = prepare_update(request, RunConsole())
+    return None if prepared is None else prepared.todo
+
+
 @task(**RETRIED, task_run_name="{label}")
-def build_shards(request: steps.Request, batch: tuple[int, ...], label: str) -> int:
+def build_shards(request: steps.Request | UpdateRequest, batch: tuple[int, ...], label: str) -> int:
     """Build and write a batch of shards: how many. Running it twice leaves the store as running it once."""
-    steps.build_shards(steps.reopen(request, RunConsole()), request, RunConsole(), only=batch)
+    console = RunConsole()
+    if isinstance(request, UpdateRequest):
+        prepared = reopen_update(request, console)
+        steps.build_shards(prepared, request.as_build(prepared.build.url), console, only=batch)
+    else:
+        steps.build_shards(steps.reopen(request, console), request, console, only=batch)
     return len(batch)
 
 
 @task(**RETRIED)
-def publish(request: steps.Request) -> None:
-    """Publish the finished build."""
-    steps.finish(steps.reopen(request, RunConsole()), RunConsole())
+def publish(request: steps.Request | UpdateRequest) -> None:
+    """Publish the finished build, or the finished version."""
+    console = RunConsole()
+    if isinstance(request, UpdateRequest):
+        finish_update(request, reopen_update(request, console), console)
+    else:
+        steps.finish(steps.reopen(request, console), console)
 
 
 @flow(name="curate-build", flow_run_name=lambda: run_name("build"), **RECORDED)
@@ -59,18 +76,57 @@ def build(
     request = steps.make_request(
         aoi=aoi, recipe=recipe_text(recipe), catalog=catalog, out=out, dask=dask, jobs=jobs
     )  # fmt: skip
+    return _build(request)
+
+
+def _build(request: steps.Request) -> dict[str, Any]:
     todo = prepare(request)
     if todo is None:
         RunConsole().say(f"{request.out} is built already from the same recipe and area")
         return steps.record(request.out)
-    in_batches(request, todo)
+    in_batches(request, request.out, todo)
     publish(request)
     return tell(request.out)
 
 
-def in_batches(request: steps.Request, todo: tuple[int, ...]) -> None:
+@flow(name="curate-update", flow_run_name=lambda: run_name("update"), **RECORDED)
+def update(
+    aoi: str,
+    recipe: Recipe | str | None = None,
+    catalog: str | None = None,
+    out: str | None = None,
+    until: str | None = "today",
+    dask: str | None = None,
+    jobs: int = 1,
+) -> dict[str, Any]:
+    """Build a dataset that is not there yet; of one that is there, make the next version when its catalog has more.
+
+    Args:
+        aoi: Area of interest: a file, WKT, or 'minx,miny,maxx,maxy' in degrees; a larger one than before adds chips.
+        recipe: The recipe, filled in here or as the path of a YAML file; the default recipe when empty.
+        catalog: Catalog instead of the recipe's, when the dataset is built.
+        out: Folder or address of the dataset; named after the recipe or the area when empty.
+        until: Up to when dates are wanted: a day, or `today`. Empty: the time of the recipe.
+        dask: Address of a Dask scheduler; threads of this process when empty.
+        jobs: Shards built at once by threads.
+    """
+    text = recipe_text(recipe)
+    request = steps.make_request(aoi=aoi, recipe=text, catalog=catalog, out=out, dask=dask, jobs=jobs)
+    if not steps.is_built(request.out):
+        return _build(request)
+    file = None if text is None or "\n" in text else request.recipe
+    wish = grown(request.out, until=until, aoi=request.aoi, recipe=file, dask=dask, jobs=jobs)
+    todo = prepare_next(wish)
+    if todo is None:
+        return steps.record(request.out)
+    in_batches(wish, request.out, todo)
+    publish(wish)
+    return tell(request.out)
+
+
+def in_batches(request: steps.Request | UpdateRequest, out: str, todo: tuple[int, ...]) -> None:
     """The shards of a build, a task a batch, with a progress bar in the run."""
-    progress = create_progress_artifact(0.0, key="chips", description=f"shards of {request.out}")
+    progress = create_progress_artifact(0.0, key="chips", description=f"shards of {out}")
     assert isinstance(progress, UUID)  # a coroutine only where the caller is asynchronous, and a flow body is not
     for start in range(0, len(todo), BATCH_SHARDS):
         batch = todo[start : start + BATCH_SHARDS]

@@ -177,6 +177,98 @@ def update(
             click.echo(summary(made))
 
 
+def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option("--dask", help="Address of a Dask scheduler for the runs. Default: threads of the run."),
+        click.option("--jobs", type=click.IntRange(1), help="Shards built at once by threads. Default: 1."),
+        click.option("--update", default="0 2 * * *", show_default=True, help="When to update, as cron in UTC."),
+        click.option("--check", default="0 6 * * 0", show_default=True, help="When to check; '' for never."),
+        click.option("--watch", default="15 * * * *", show_default=True, help="When to look for new scenes."),
+        click.option("--until", default="today", show_default=True, help="Last day wanted; '' for the recipe's time."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return _request_options(command)
+
+
+def _deployments(
+    aoi: str,
+    recipe: str | None,
+    catalog: str | None,
+    out: str | None,
+    dask: str | None,
+    jobs: int | None,
+    until: str,
+    schedules: tuple[str, str, str],
+    **where: Any,
+) -> Any:
+    from flows.tracking import require_server
+
+    require_server()
+    from flows.deployments import Schedules, deployments
+    from flows.steps import check_request
+
+    request = _request(aoi, recipe, catalog, out, dask=dask, jobs=jobs)
+    check_request(request)
+    return deployments(request, Schedules(*schedules), until=until or None, **where)
+
+
+@main.command()
+@_service_options
+@click.pass_obj
+def serve(
+    options: dict[str, Any],
+    aoi: str,
+    recipe: str | None,
+    catalog: str | None,
+    out: str | None,
+    dask: str | None,
+    jobs: int | None,
+    update: str,
+    check: str,
+    watch: str,
+    until: str,
+) -> None:
+    """Keep a dataset up to date from this machine: update, check and watch on schedules of Prefect, until Ctrl-C."""
+    with _session(options):
+        made = _deployments(aoi, recipe, catalog, out, dask, jobs, until, (update, check, watch))
+        from prefect import serve as serve_all
+
+        serve_all(*made, limit=1)
+
+
+@main.command()
+@_service_options
+@click.option("--pool", required=True, help="Prefect work pool whose workers do the runs.")
+@click.option("--image", help="Container image of the runs, for pools of containers.")
+@click.option("--set", "variables", multiple=True, metavar="NAME=VALUE", help="Variable of the pool's job template.")
+@click.pass_obj
+def deploy(
+    options: dict[str, Any],
+    aoi: str,
+    recipe: str | None,
+    catalog: str | None,
+    out: str | None,
+    dask: str | None,
+    jobs: int | None,
+    update: str,
+    check: str,
+    watch: str,
+    until: str,
+    pool: str,
+    image: str | None,
+    variables: tuple[str, ...],
+) -> None:
+    """Register update, check and watch of a dataset with a Prefect work pool."""
+    with _session(options):
+        from flows.deployments import job_variables, register
+
+        where = {"pool": pool, "image": image, "job_variables": job_variables(variables)}
+        made = _deployments(aoi, recipe, catalog, out, dask, jobs, until, (update, check, watch), **where)
+        for name in register(made, pool):
+            click.echo(name)
+
+
 @main.command()
 @click.argument("dataset")
 @_version_option

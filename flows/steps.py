@@ -151,6 +151,15 @@ def _read_area(where: str) -> Aoi:
             raise AoiError(near.told(error.what), near.told(error.why)) from error
 
 
+def is_built(out: str) -> bool:
+    """Whether a published dataset lies there; an unfinished build is none."""
+    from chips.storage import open_storage
+    from chips.write import is_published
+
+    where = absolute_out(out)
+    return ("://" in where or Path(where).exists()) and is_published(open_storage(where))
+
+
 def check_request(request: Request) -> None:
     """Nothing when area and recipe can be used; else AoiError or RecipeError, before a schedule would find out."""
     _open(request)

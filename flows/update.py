@@ -6,6 +6,7 @@ are and what was found since (`flows.carry` takes over what cannot have changed)
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +99,62 @@ def make_update(
     )
 
 
+def grown(
+    dataset: str,
+    *,
+    until: str | None = None,
+    aoi: str | None = None,
+    recipe: str | None = None,
+    dask: str | None = None,
+    jobs: int | None = None,
+) -> UpdateRequest:
+    """The request that lengthens the time of a dataset until a day; one that ends later already keeps its time.
+
+    Args:
+        dataset: Folder or URL of the dataset.
+        until: A day, ``2024-10-01``, that is not among the dates any more; ``today``; None keeps the time.
+        aoi: As for ``make_update``, and so are the others.
+
+    Raises:
+        InputError: ``until`` is no day.
+        StoreError: There is no published dataset.
+    """
+    time = None
+    if until is not None:
+        recipe_there = wish(_published(dataset))[0]
+        end = _day(until)
+        if end > recipe_there.interval.end:
+            time = f"{recipe_there.time.partition('/')[0]}/{end.date().isoformat()}"
+    return make_update(dataset, aoi=aoi, time=time, recipe=recipe, dask=dask, jobs=jobs)
+
+
+def _day(text: str) -> dt.datetime:
+    if text == "today":
+        return dt.datetime.combine(dt.datetime.now(dt.UTC).date(), dt.time(), dt.UTC)
+    try:
+        return dt.datetime.combine(dt.date.fromisoformat(text), dt.time(), dt.UTC)
+    except ValueError as error:
+        raise InputError(text, "is no day; write it like 2024-10-01, or today") from error
+
+
+def arrived(request: UpdateRequest, console: Console) -> list[str]:
+    """Scenes that the catalog has and the lock has not, ``source: id``, sorted; reads no pixel and writes nothing.
+
+    Raises CurateError, as ``prepare_update`` does.
+    """
+    before = _before(request, console, adopt=False)
+    recipe, aoi = _wanted(request, before)
+    if recipe.fingerprint == before.recipe.fingerprint and aoi.fingerprint == before.aoi.fingerprint:
+        return []
+    _, locked, found = _look(before, recipe, aoi, console)
+    there = {(row.source, row.scene.id) for row in locked if row.scene is not None}
+    return sorted(
+        f"{row.source}: {row.scene.id}"
+        for row in found
+        if row.status == "used" and row.scene is not None and (row.source, row.scene.id) not in there
+    )
+
+
 def update(request: UpdateRequest, console: Console) -> str | None:
     """Make the next version of a dataset, or continue one that was begun: where it lies, None when nothing is new.
 
@@ -174,24 +231,38 @@ def finish_update(request: UpdateRequest, prepared: Prepared, console: Console) 
     make_latest(dataset, (FIRST if found is None else found.version) + 1, prepared.build.fingerprint)
 
 
-def _before(request: UpdateRequest, console: Console) -> Before:
-    """The latest version; one that was published by a run that was killed right then becomes it first."""
+def _published(dataset: str) -> Storage:
+    """The latest version of a dataset. Raises StoreError where none is published."""
+    from chips.versions import open_dataset
+    from chips.write import is_published
+
+    storage = open_dataset(dataset)
+    if not is_published(storage):
+        raise StoreError(storage.url, "holds no published dataset; 'curate build' makes one, then it can be updated")
+    return storage
+
+
+def _before(request: UpdateRequest, console: Console, *, adopt: bool = True) -> Before:
+    """The latest version; with ``adopt`` one that a run published that was killed right then becomes it first."""
     from chips.manifest import read_manifest
     from chips.storage import open_storage
-    from chips.versions import FIRST, latest, make_latest, open_dataset
+    from chips.versions import FIRST, latest, make_latest
     from chips.write import is_published
 
     dataset = open_storage(request.dataset)
     found = latest(dataset)
     version = FIRST if found is None else found.version
     following = _version(dataset, version + 1)
-    if following is not None and is_published(following) and (manifest := read_manifest(following)) is not None:
+    if (
+        adopt
+        and following is not None
+        and is_published(following)
+        and (manifest := read_manifest(following)) is not None
+    ):
         make_latest(dataset, version + 1, manifest.fingerprint)
         console.say(f"version {version + 1} was finished before and is the latest one now")
         version += 1
-    storage = open_dataset(request.dataset)
-    if not is_published(storage):
-        raise StoreError(storage.url, "holds no published dataset; 'curate build' makes one, then it can be updated")
+    storage = _published(request.dataset)
     recipe, aoi, _ = wish(storage)
     return Before(dataset, storage, version, recipe, aoi)
 
@@ -347,31 +418,43 @@ def _at_hand(recipe: Recipe) -> None:
 # -- the next version -------------------------------------------------------------------------------------------------
 
 
+def _look(
+    before: Before, recipe: Recipe, aoi: Aoi, console: Console
+) -> tuple[Area, tuple[LockedItem, ...], tuple[LockedItem, ...]]:
+    """The larger area with its chips, the old lock, and the new one: only what was not asked before is searched."""
+    from catalog.lock import read_lock
+    from chips.read import published
+    from flows.dates import own_dates
+    from flows.plan import Searched, lay_area, search
+    from flows.sampling import SAMPLING
+
+    with console.stage("laying chips"):
+        docs = before.storage.get(DRAWN), before.storage.get(SAMPLING)
+        area_then = lay_area(before.recipe.located(recipe.base), before.aoi, *docs)
+        area = lay_area(recipe, aoi, *docs)
+        area = replace(area, dates=own_dates(recipe, area, console))
+    _keeps(published(before.storage), area)
+    locked = read_lock(_needed(before.storage, SCENES))
+    with console.stage("searching what is new"):
+        found = search(recipe, area, console, Searched(area_then, before.recipe.interval, locked))
+    return area, locked, found
+
+
 def _begin(before: Before, recipe: Recipe, aoi: Aoi, console: Console) -> Prepared | None:
-    from catalog.lock import lock_bytes, read_lock
+    from catalog.lock import lock_bytes
     from chips.read import published
     from chips.storage import open_storage
     from chips.versions import version_url
     from chips.write import start_build
-    from flows.dates import DATES, own_dates
+    from flows.dates import DATES
     from flows.describing import judge_terms
-    from flows.plan import Searched, lay_area, make_plan, search
+    from flows.plan import make_plan
     from flows.sampling import SAMPLING
     from recipes.read import dump_recipe
     from tiling.places import places_document
 
-    old = published(before.storage)
-    frozen = {name: data for name in (DRAWN, SAMPLING) if (data := before.storage.get(name)) is not None}
-    with console.stage("laying chips"):
-        docs = frozen.get(DRAWN), frozen.get(SAMPLING)
-        area_then = lay_area(before.recipe.located(recipe.base), before.aoi, *docs)
-        area = lay_area(recipe, aoi, *docs)
-        area = replace(area, dates=own_dates(recipe, area, console))
-    _keeps(old, area)
-    locked = read_lock(_needed(before.storage, SCENES))
-    with console.stage("searching what is new"):
-        found = search(recipe, area, console, Searched(area_then, before.recipe.interval, locked))
-    more = len(area.chips) - len(old.chips)
+    area, locked, found = _look(before, recipe, aoi, console)
+    more = len(area.chips) - len(published(before.storage).chips)
     if not more and not _new_scenes(locked, found):
         console.say("there are no new chips and no new scenes; nothing to do")
         return None
@@ -380,6 +463,7 @@ def _begin(before: Before, recipe: Recipe, aoi: Aoi, console: Console) -> Prepar
     judge_terms(plan, console)
     carried = _carried(before, plan, console)
     region = before.storage.get(REGION) if aoi is before.aoi else None
+    frozen = {name: data for name in (DRAWN, SAMPLING) if (data := before.storage.get(name)) is not None}
     documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: region or aoi_document(aoi), **frozen}
     if plan.places:
         documents[PLACES] = places_document(plan.places)

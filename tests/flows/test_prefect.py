@@ -155,11 +155,86 @@ def test_without_a_server_prefect_is_refused_and_none_is_started(
     assert not (tmp_path / "home" / "prefect.db").exists()
 
 
-def test_every_deployment_names_a_flow_that_is_there() -> None:
+@pytest.mark.usefixtures("server")
+def test_a_dataset_is_built_watched_and_updated_when_scenes_arrive(
+    world: World, world_recipe: Path, tmp_path: Path
+) -> None:
+    from flows.build import update
+    from flows.watch import watch
+
+    recipe = tmp_path / "recipe.yaml"
+    text = world_recipe.read_text().replace("catalog: catalog.json", f"catalog: {world.folder / 'catalog.json'}")
+    text = text.replace("vector: fields.geojson", f"vector: {world.folder / 'fields.geojson'}")
+    start, end = yaml.safe_load(text)["time"].split("/")
+    recipe.write_text(text.replace(f"{start}/{end}", f"{start}/2021-06-01"))
+    out = str(tmp_path / "dataset")
+    assert watch(out)["arrived"] == 0  # nothing is there to be watched
+    given: dict[str, Any] = {"aoi": str(world.region), "recipe": str(recipe), "out": out}
+    first = update(**given, until=None)
+    assert first["dataset"] == out
+    assert watch(out, until=None)["arrived"] == 0
+    seen = watch(out, until=end)
+    assert seen["arrived"] == len(seen["scenes"]) > 0
+    second = update(**given, until=end)
+    assert second["fingerprint"] != first["fingerprint"]
+    assert (tmp_path / "dataset" / "versions" / "0002").is_dir()
+    assert watch(out, until=end)["arrived"] == 0
+    assert update(**given, until=end) == second
+
+
+def _deployed(tmp_path: Path, world: World, **options: Any) -> Any:
+    from flows.deployments import Schedules, deployments
+    from flows.steps import make_request
+
+    request = make_request(aoi=str(world.region), recipe="recipe.yaml", out=str(tmp_path / "dataset"))
+    return deployments(request, Schedules(), **options)
+
+
+def test_the_file_of_deployments_says_what_the_command_registers(world: World, tmp_path: Path) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
     document = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    for deployment in document["deployments"]:
-        flow: Any = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
-        assert set(deployment["parameters"]) <= set(flow.parameters.properties)
-        assert deployment["schedules"]
+    registered = _deployed(tmp_path, world, pool="curate")
+    assert len(document["deployments"]) == len(registered) == 3
+    for said, made in zip(document["deployments"], registered, strict=True):
+        flow: Any = load_flow_from_entrypoint(said["entrypoint"], use_placeholder_flow=False)
+        assert made.entrypoint == said["entrypoint"]
+        assert made.flow_name == flow.name
+        assert said["parameters"].keys() == made.parameters.keys() <= flow.parameters.properties.keys()
+        assert [s["cron"] for s in said["schedules"]] == [s.schedule.cron for s in made.schedules]
+        assert said["concurrency_limit"]["limit"] == made.concurrency_limit == 1
+        assert [set(t["expect"]) for t in said.get("triggers", [])] == [t.expect for t in made.triggers]
+        assert (said["description"], said["tags"]) == (made.description, made.tags)
+
+
+@pytest.mark.usefixtures("server")
+def test_deployments_are_registered_with_a_pool_that_is_there(world: World, tmp_path: Path) -> None:
+    from prefect import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    from curate.errors import InputError
+    from flows.deployments import job_variables, register
+
+    made = _deployed(tmp_path, world, pool="machines", job_variables=job_variables(["stream_output=false"]))
+    with pytest.raises(InputError, match="there is no such work pool; make one with"):
+        register(made, "machines")
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="machines", type="process"))
+        names = register(made, "machines")
+        assert names == ["curate-update/dataset", "curate-check/dataset", "curate-watch/dataset"]
+        found = client.read_deployment_by_name("curate-update/dataset")
+    assert found.enforce_parameter_schema
+    assert found.parameters["until"] == "today"
+    assert found.job_variables["stream_output"] is False
+
+
+def test_a_schedule_that_is_none_and_a_variable_without_value_are_told(world: World, tmp_path: Path) -> None:
+    from curate.errors import InputError
+    from flows.deployments import Schedules, deployments, job_variables
+    from flows.steps import make_request
+
+    request = make_request(aoi=str(world.region), out=str(tmp_path / "dataset"))
+    with pytest.raises(InputError, match="is no schedule in cron's form"):
+        deployments(request, Schedules(update="nightly"))
+    with pytest.raises(InputError, match="write NAME=VALUE"):
+        job_variables(["memory"])
