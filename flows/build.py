@@ -18,40 +18,55 @@ BATCH_SHARDS = 16
 """Shards of one task: minutes of work, while Prefect itself costs some tens of milliseconds a task."""
 
 
-@task(**RETRIED)
-def prepare(request: steps.Request) -> tuple[int, ...] | None:
-    """Plan, lock the scenes, lay the build out: the shards still to be built, or None when all is published."""
-    prepared = steps.prepare(request, RunConsole())
-    return None if prepared is None else prepared.todo
+_plans: dict[steps.Request | UpdateRequest, steps.Prepared] = {}
+"""The build in work in this process. A plan opens the labels, and an extract of OpenStreetMap is read once a build."""
+
+
+def _prepared(request: steps.Request | UpdateRequest) -> steps.Prepared:
+    """The build that was begun: as it was planned here, or planned again from its lock by another process."""
+    known = _plans.get(request)
+    found = None if known is None else steps.still_todo(known)
+    if found is None:
+        if isinstance(request, UpdateRequest):
+            found = reopen_update(request, RunConsole())
+        else:
+            found = steps.reopen(request, RunConsole())
+        _plans[request] = found
+    return found
 
 
 @task(**RETRIED)
-def prepare_next(request: UpdateRequest) -> tuple[int, ...] | None:
-    """Plan the next version and lock its scenes: the shards still to be built, or None when nothing is new."""
-    prepared = prepare_update(request, RunConsole())
-    return None if prepared is None else prepared.todo
+def prepare(request: steps.Request | UpdateRequest) -> tuple[int, ...] | None:
+    """Plan, lock the scenes, lay the build out: the shards still to be built, or None when there is nothing to do."""
+    _plans.clear()
+    if isinstance(request, UpdateRequest):
+        prepared = prepare_update(request, RunConsole())
+    else:
+        prepared = steps.prepare(request, RunConsole())
+    if prepared is None:
+        return None
+    _plans[request] = prepared
+    return prepared.todo
 
 
 @task(**RETRIED, task_run_name="{label}")
 def build_shards(request: steps.Request | UpdateRequest, batch: tuple[int, ...], label: str) -> int:
     """Build and write a batch of shards: how many. Running it twice leaves the store as running it once."""
-    console = RunConsole()
-    if isinstance(request, UpdateRequest):
-        prepared = reopen_update(request, console)
-        steps.build_shards(prepared, request.as_build(prepared.build.url), console, only=batch)
-    else:
-        steps.build_shards(steps.reopen(request, console), request, console, only=batch)
+    prepared = _prepared(request)
+    here = request.as_build(prepared.build.url) if isinstance(request, UpdateRequest) else request
+    steps.build_shards(prepared, here, RunConsole(), only=batch)
     return len(batch)
 
 
 @task(**RETRIED)
 def publish(request: steps.Request | UpdateRequest) -> None:
     """Publish the finished build, or the finished version."""
-    console = RunConsole()
+    prepared = _prepared(request)
     if isinstance(request, UpdateRequest):
-        finish_update(request, reopen_update(request, console), console)
+        finish_update(request, prepared, RunConsole())
     else:
-        steps.finish(steps.reopen(request, console), console)
+        steps.finish(prepared, RunConsole())
+    _plans.clear()
 
 
 @flow(name="curate-build", flow_run_name=lambda: run_name("build"), **RECORDED)
@@ -116,7 +131,7 @@ def update(
         return _build(request)
     file = None if text is None or "\n" in text else request.recipe
     wish = grown(request.out, until=until, aoi=request.aoi, recipe=file, dask=dask, jobs=jobs)
-    todo = prepare_next(wish)
+    todo = prepare(wish)
     if todo is None:
         return steps.record(request.out)
     in_batches(wish, request.out, todo)

@@ -303,6 +303,18 @@ def reopen(request: Request, console: Console) -> Prepared:
     return _prepared(plan, begun, finished_shards(begun, verify=False))
 
 
+def still_todo(prepared: Prepared) -> Prepared | None:
+    """The same with the shards that the journal has not now; None when another build, or none, is begun there."""
+    from chips.storage import open_storage
+    from chips.write import finished_shards, open_build
+
+    begun = open_build(open_storage(prepared.build.url))
+    if begun is None or begun.fingerprint != prepared.build.fingerprint:
+        return None
+    done = finished_shards(begun, verify=False)
+    return replace(prepared, todo=tuple(s.ordinal for s in prepared.plan.shards if s.ordinal not in done))
+
+
 def plan_from_lock(storage: Storage, recipe: Recipe, aoi: Aoi, console: Console) -> Plan:
     """The plan of a build that was begun, from its own lock."""
     from chips.write import read_document

@@ -66,6 +66,25 @@ def test_the_flow_builds_the_same_bytes_and_finds_them_built(
     assert build(**asked) == record
 
 
+@pytest.mark.usefixtures("server")
+def test_a_build_of_many_batches_is_planned_once(
+    world: World, world_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import build as flows_build
+    from flows import steps
+
+    def again(*_: Any) -> Any:
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr(flows_build, "BATCH_SHARDS", 1)
+    monkeypatch.setattr(steps, "reopen", again)
+    recipe = tmp_path / "recipe.yaml"
+    text = world_recipe.read_text().replace("catalog: catalog.json", f"catalog: {world.folder / 'catalog.json'}")
+    recipe.write_text(text.split("  s1:")[0] + "split: {block_km: 1.2, buffer_km: 0.1}\nstore: {shard_chips: 16}\n")
+    made = flows_build.build(aoi=str(world.region), recipe=str(recipe), out=str(tmp_path / "dataset"))
+    assert made["chips"] > 32
+
+
 @pytest.mark.usefixtures("record")
 def test_a_flow_run_leaves_its_summary_as_an_artifact() -> None:
     from prefect.artifacts import Artifact
