@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -267,6 +268,16 @@ def test_every_curate_command_line_is_understood(services: dict[str, Tree], dock
     assert len(lines) >= 2
     for line in lines:
         parses(line[1:])
+
+
+@pytest.mark.parametrize("name", ["operations.md", "service.md"])
+def test_every_curate_command_line_of_the_documents_is_understood(root: Path, name: str) -> None:
+    text = (root / "docs" / name).read_text().replace("\\\n", " ")
+    code = re.findall(r"^    (.+)$", text, re.MULTILINE)
+    lines = [match[1] for line in code if (match := re.search(r"(?:^|\S:\S+ |-- )curate ([a-z].*)", line))]
+    assert len(lines) >= 3
+    for line in lines:
+        parses(shlex.split(line, comments=True))
 
 
 def test_a_command_line_with_a_wrong_option_would_be_noticed() -> None:
