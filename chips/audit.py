@@ -5,6 +5,7 @@ Nothing here compares all chips with all others: trees find who is near, on the 
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +57,7 @@ def audit(
     *,
     block_m: float | None = None,
     acquisitions: Mapping[str, str] | None = None,
+    years: Mapping[str, tuple[dt.datetime, dt.datetime]] | None = None,
 ) -> dict[str, Any]:
     """What the splits of a dataset have in common, pair by pair, and how far its pixels resemble each other in space.
 
@@ -64,6 +66,7 @@ def audit(
         chips: The chips of its rows.
         block_m: Side of the blocks that were drawn as a whole, to be compared with the range of the variogram.
         acquisitions: Scene -> the pass of the satellite that it is a part of.
+        years: Name of each year, or other half-open interval, that only one split is given; none where all have all.
     """
     import numpy as np
 
@@ -75,14 +78,17 @@ def audit(
     pairs = {}
     for one, other in combinations(SPLITS, 2):
         if len(rows[one]) and len(rows[other]):
-            pairs[f"{one}-{other}"] = _pair(table, chips, xyz, rows[one], rows[other], sources, labels, acquisitions)
-    found: dict[str, Any] = {
+            mine = (rows[one], rows[other])
+            found = _pair(table, chips, xyz, *mine, sources, labels, acquisitions)
+            if years:
+                found["years"] = {source: _years(years, table[f"{source}_dates"], mine) for source in found["scenes"]}
+            pairs[f"{one}-{other}"] = found
+    return {
         "version": VERSION,
         "chips": {str(name): int(count) for name, count in sorted(table["split"].value_counts().items())},
         "pairs": pairs,
         "autocorrelation": {name: _ranges(table, xyz, name, block_m) for name in sources if f"{name}_means" in table},
     }
-    return found
 
 
 def audit_bytes(found: Mapping[str, Any]) -> bytes:
@@ -112,6 +118,10 @@ def broken(found: Mapping[str, Any], spec: AuditSpec, buffer_m: float) -> list[s
                     f"{source}: {same['pairs']} pairs of chips of {one} and {other} have the same pixels, the recipe "
                     f"allows {spec.max_duplicates}: {_examples(same['examples'])}"
                 )
+        for source, same in pair.get("years", {}).items():
+            if same["shared"]:
+                names = ", ".join(same["names"])
+                told.append(f"{source}: {one} and {other} both have dates of {names}; the recipe gives it to one split")
         if one != "train":
             continue
         for source, scenes in pair["scenes"].items():
@@ -217,6 +227,38 @@ def _shared(one: Iterable[Any], other: Iterable[Any], called: Mapping[str, str])
     made = [scenes for scenes in sets[1] if scenes]
     touched = sum(not mine.isdisjoint(scenes) for scenes in made)
     return {"shared": len(mine & theirs), "share": round(touched / len(made), 6) if made else 0.0}
+
+
+def _years(
+    years: Mapping[str, tuple[dt.datetime, dt.datetime]], dates: pd.Series, rows: Sequence[npt.NDArray[np.intp]]
+) -> dict[str, Any]:
+    """The years that chips of both sides, given by their rows, have dates of."""
+    sides = [times_of(dates.iloc[side])[1] for side in rows]
+    both = [name for name, span in years.items() if all(lies_in(times, [span]).any() for times in sides)]
+    return {"shared": len(both), "names": both}
+
+
+def times_of(dates: pd.Series) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.datetime64]]:
+    """Row and time (UTC, microseconds) of every date of a column ``<source>_dates`` of the index."""
+    import numpy as np
+
+    each = [np.asarray(() if found is None else found, "datetime64[us]") for found in dates]
+    return np.repeat(np.arange(len(each)), [len(found) for found in each]), np.concatenate(
+        [np.empty(0, "datetime64[us]"), *each]
+    )
+
+
+def lies_in(
+    times: npt.NDArray[np.datetime64], spans: Iterable[tuple[dt.datetime, dt.datetime]]
+) -> npt.NDArray[np.bool_]:
+    """Which of the times (UTC) lie in any of the half-open spans."""
+    import numpy as np
+
+    found = np.zeros(len(times), bool)
+    for span in spans:
+        start, end = (np.datetime64(moment.astimezone(dt.UTC).replace(tzinfo=None), "us") for moment in span)
+        found |= (times >= start) & (times < end)
+    return found
 
 
 def _matrix(column: pd.Series) -> npt.NDArray[np.float64]:

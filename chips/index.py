@@ -74,7 +74,7 @@ class SourceRecord:
     seen: int = 0
     """Dates with any pixel on the chip, used or not."""
     dropped: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """Reason -> number of dates seen and not used."""
+    """Reason -> number of dates seen and not used; of years of another split, of dates that nobody looked at."""
     placed: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Scene used -> how its files, which have no grid, were placed by control points, and how well."""
     coverage: CoverageRecord | None = None

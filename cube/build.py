@@ -57,6 +57,9 @@ class CubeRequest:
     periods: tuple[Interval, ...] = ()
     """The periods of a composite or the windows of picked dates; for series and single one interval or none, to which
     the scenes are held."""
+    within: tuple[Interval, ...] = ()
+    """Times outside of which the chips of a window may have no date, though their time axis reaches beyond; dates
+    outside are not read, and recorded as ``OTHER_YEARS``. Empty: no such times."""
     orbits: tuple[str, ...] = ()
     """Orbit directions that are kept apart (``ascending``, ``descending``); empty means no split."""
     resampling: tuple[tuple[str, str], ...] = ()
@@ -155,6 +158,9 @@ class CubeRequest:
         return quality_table(name)
 
 
+OTHER_YEARS = "in a year of another split"
+"""Reason for dates outside of ``CubeRequest.within``."""
+
 RESERVED = (
     *("clear", "clear_mask", "count", "acquired", "orbit", "relative_orbit", "incidence"),
     *("chip", "time", "band", "x", "y"),
@@ -187,13 +193,14 @@ class CubeRecord:
     seen: int = 0
     """Dates with any pixel on the chip."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> number of dates seen and not used."""
+    """Reason -> number of dates seen and not used. Those ``OTHER_YEARS`` are of scenes whose footprint meets the chip;
+    nobody has looked at their pixels, and ``seen`` does not count them."""
     clear_px: Mapping[str, int] = field(default_factory=dict)
     """Acquisition seen on the chip, used or not -> pixels that are clear by ``CubeRequest.coverage``."""
     placed: Mapping[str, str] = field(default_factory=dict)
     """Scene -> how its files, which have no grid, were placed by control points, and how well."""
     fates: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """Acquisition seen -> why it was not used, an empty string where it was: what ``seen`` and ``dropped`` count."""
+    """Acquisition -> why it was not used, an empty string where it was: what ``seen`` and ``dropped`` count."""
 
 
 @dataclass(slots=True)

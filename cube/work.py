@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 
 from cube.align import aligned
-from cube.build import BUDGET_BYTES, ORBITS, CubeRecord, axis, variables
+from cube.build import BUDGET_BYTES, ORBITS, OTHER_YEARS, CubeRecord, axis, variables
 from cube.composite import best_order, fold, fold_chances, fold_classes, fold_values
 from cube.coverage import count_clear
 from cube.encoding import check_types
@@ -55,7 +55,9 @@ class Work:
         self.boxes = [(slice(y, y + size), slice(x, x + size)) for y, x in window.corners]
         self.methods = methods(request, scenes)
         self.places = _chip_places(window, size, request.resolution_m)
-        self.steps = self._near(join_steps(request, told_apart(request.radar, scenes)))
+        steps = self._near(join_steps(request, told_apart(request.radar, scenes)))
+        self.steps = [step for step in steps if _within(step, request.within)]
+        self.elsewhen = [step for step in steps if not _within(step, request.within)]
         check_types(request.encoding, request.bands, [scene for step in self.steps for scene in step.scenes])
         if request.quality is not None:
             check_layer(request.classes, request.quality, [scene for step in self.steps for scene in step.scenes])
@@ -247,11 +249,19 @@ class Work:
             sorted({scene.id for step in steps for scene in step.scenes if shapely.intersects(place, scene.footprint)})
         )
 
+    def _tally(self, chip: int) -> _Tally:
+        """What becomes of the dates of a chip: those of other years are told already, by their footprints."""
+        tally, place = _Tally(), self.places[chip]
+        for step in self.elsewhen:
+            if any(shapely.intersects(place, scene.footprint) for scene in step.scenes):
+                tally.fates[step.scenes[0].acquisition] = OTHER_YEARS
+        return tally
+
     # Composites
 
     def composites(self) -> None:
         """Period by period, and in each the classes first and then as many bands at a time as memory allows."""
-        tallies = [_Tally() for _ in self.boxes]
+        tallies = [self._tally(c) for c in range(len(self.boxes))]
         for slot, (period, orbit) in enumerate(axis(self.request)):
             steps = [
                 step
@@ -443,7 +453,7 @@ class Work:
 
             _in_threads(one, range(len(rows)))
         for c, row in enumerate(rows):
-            tally = _Tally()
+            tally = self._tally(c)
             lacking = self._lacking(used[:, c])
             dateless = self.data.slots is not None and self.data.slots[row] is None
             if lacking and cursor[c]:
@@ -651,7 +661,13 @@ class _Tally:
     def record(self, clear: float, scenes: tuple[str, ...]) -> CubeRecord:
         dates = tuple(step.time for step in self.steps if step.time is not None)
         dropped = dict(Counter(reason for reason in self.fates.values() if reason))
-        return CubeRecord(dates, scenes, clear, len(self.fates), dropped, fates=self.fates)
+        seen = len(self.fates) - dropped.get(OTHER_YEARS, 0)
+        return CubeRecord(dates, scenes, clear, seen, dropped, fates=self.fates)
+
+
+def _within(step: Step, spans: Sequence[Interval]) -> bool:
+    """Whether a step lies in one of the spans, where there are any; what has no time lies everywhere."""
+    return not spans or step.time is None or any(step.time in span for span in spans)
 
 
 def _in_threads(work: Callable[[int], None], items: Iterable[int]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.lock import read_lock
 from chips.audit import AUDIT, audit, broken, differences
+from flows.splits import named_years
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,8 @@ def audit_of(recipe: Recipe, table: pd.DataFrame, chips: Sequence[Chip], lock: b
     """The audit of a dataset from its index, its chips and the scenes it was locked to."""
     passes = {row.scene.id: row.scene.acquisition for row in read_lock(lock) if row.scene}
     block_km = getattr(recipe.split, "block_km", None)
-    return audit(table, chips, block_m=None if block_km is None else block_km * 1000, acquisitions=passes)
+    block_m = None if block_km is None else block_km * 1000
+    return audit(table, chips, block_m=block_m, acquisitions=passes, years=named_years(recipe))
 
 
 def sentences(recipe: Recipe, found: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from catalog.lock import LockedItem, scenes_from_lock
 from chips.read import Published
-from cube.build import CubeRecord, CubeRequest, axis, steps_needed, variables
+from cube.build import OTHER_YEARS, CubeRecord, CubeRequest, axis, steps_needed, variables
 from cube.radar import told_apart
 from cube.steps import grown, join_steps
 from cube.terrain import halo_px
@@ -472,7 +472,7 @@ def _join_records(
     return CubeRecord(
         dates=dates,
         scenes=scenes,
-        seen=old.seen + len(fates),
+        seen=old.seen + sum(fate != OTHER_YEARS for fate in fates.values()),
         dropped=dict(dropped),
         clear_px={name: pixels[name] for name in source.order if name in pixels},
         placed={name: placed[name] for name in scenes if name in placed},

@@ -43,7 +43,7 @@ from tiling.grid import Chip, lay_chips
 from tiling.places import Place, places_document, read_places
 from tiling.shards import Shard, auto_per_shard, lay_shards
 from tiling.split import SplitSpec, check_blocks
-from tiling.split_rules import FROZEN
+from tiling.split_rules import FROZEN, YearSplit
 
 if TYPE_CHECKING:
     from catalog.scene import Scene
@@ -190,9 +190,10 @@ def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: by
     All chips, or those that ``sampling`` says were taken. Raises AoiError when the area holds no chip, or the places
     of the grid cannot be read.
     """
-    if isinstance(recipe.split, SplitSpec):
+    if isinstance(recipe.split, SplitSpec | YearSplit):
+        blocks = recipe.split if isinstance(recipe.split, SplitSpec) else recipe.split.blocks
         try:
-            check_blocks(recipe.split, recipe.widest_m)
+            check_blocks(blocks, recipe.widest_m)
         except ValueError as error:
             raise RecipeError("recipe", (f"split: {error}",)) from error
     places = asked_places(recipe)

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from chips.audit import lies_in, times_of
+from cube.times import Interval
 from flows.auditing import check_audit
 from flows.sampling import Sampling
-from flows.splits import frozen, seen_ground
+from flows.splits import frozen, seen_ground, years_of
 from flows.steps import DRAWN
 from recipes.recipe import Recipe
 from tiling.aoi import Aoi
@@ -22,7 +24,7 @@ from tiling.distance import shortest_distance_m
 from tiling.grid import Chip, chip_from_id, lay_chips
 from tiling.split import SPLITS
 from tiling.split_draw import Drawn, draw_splits
-from tiling.split_rules import FROZEN
+from tiling.split_rules import BY_PLACE, FROZEN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +62,8 @@ def promises(
         lambda table: _all_planned(table, recipe, aoi, taken, places),
         lambda table: _splits_by_rule(*_known(table, recipe, aoi, places), recipe, aoi, splits, places),
     ]
+    if years := years_of(recipe):
+        found.append(lambda table: _years_held(table, years))
     if lock is not None:
         found.append(lambda table: _audited(*_known(table, recipe, aoi, places), recipe, lock, audit))
     if lock is None or recipe.split.rule == "folds":  # else the audit measures the same distances
@@ -111,7 +115,7 @@ def _splits_by_rule(
     splits: bytes | None,
     places: Sequence[Place],
 ) -> list[str]:
-    if recipe.split.rule in ("blocks", "folds"):  # a place alone decides
+    if recipe.split.rule in BY_PLACE:
         right = draw_splits(chips, recipe.split)
     elif recipe.split.rule not in FROZEN:
         # Over the whole area, as when it was planned: these rules look at all chips, also at those no sampler took.
@@ -131,6 +135,23 @@ def _splits_by_rule(
         wrong = table["chip"].to_numpy()[right.fold != table["fold"].to_numpy()]
         found += _differ(list(wrong), "chips are in another fold than the recipe's rule puts them")
     return found
+
+
+def _years_held(table: pd.DataFrame, years: Mapping[str, Sequence[Interval]]) -> list[str]:
+    """No chip has a date outside of the years that its split is given."""
+    chips, splits = table["chip"].to_numpy(), table["split"].to_numpy()
+    broken = []
+    for column in (name for name in table.columns if name.endswith("_dates")):
+        row, times = times_of(table[column])
+        outside = np.zeros(len(times), bool)
+        for split, spans in years.items():
+            outside |= (splits[row] == split) & ~lies_in(times, [(span.start, span.end) for span in spans])
+        # The first wrong date of each chip.
+        wrong, first = np.unique(row[outside], return_index=True)
+        days = times[outside][first].astype("datetime64[D]")
+        names = [f"{chips[at]} ({splits[at]}, {day})" for at, day in zip(wrong.tolist(), days, strict=True)]
+        broken += _differ(names, f"chips have dates of {column.removesuffix('_dates')} in a year of another split")
+    return broken
 
 
 def _splits_apart(chips: list[Chip], table: pd.DataFrame, recipe: Recipe) -> list[str]:

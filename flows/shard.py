@@ -13,14 +13,15 @@ import numpy.typing as npt
 from chips.index import ChipRecord, LabelRecord, SourceRecord
 from chips.prints import Remembered, remember
 from chips.write import BuildRef, write_shard
-from cube.build import CubeData, CubeRecord, CubeRequest, allocate, fill, variables, window_px
-from cube.times import DateSlot
+from cube.build import OTHER_YEARS, CubeData, CubeRecord, CubeRequest, allocate, fill, variables, window_px
+from cube.times import DateSlot, Interval
 from curate.errors import ReadError
 from curate.telling import What, about, take
 from flows.carry import UNREADABLE, Carried, carried_labels, joined, on_ground, part_request, taken
 from flows.coverage import chip_coverage
 from flows.dates import slots_of
 from flows.labelling import Labels, image_needs, label_shard
+from flows.splits import years_of
 from tiling.grid import centres
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Work:
     fold: npt.NDArray[np.int64] | None = None
     slots: Mapping[str, tuple[tuple[DateSlot, ...] | None, ...]] = field(default_factory=dict)
     """Where chips have days of their own, by source: where each, in the order of the store, looks for its dates."""
+    years: Mapping[str, tuple[Interval, ...]] = field(default_factory=dict)
+    """Split -> the times that its chips may have dates of; a split that is not named has all."""
     carried: Carried | None = None
     """What an update takes over from the version before."""
 
@@ -66,6 +69,7 @@ class Work:
             skip_unreadable=skip,
             fold=plan.fold,
             slots=slots_of(plan),
+            years=years_of(plan.recipe),
             carried=carried,
         )
 
@@ -124,24 +128,27 @@ def _images(work: Work, arrays: Mapping[tuple[str, str], npt.NDArray[Any]]) -> d
 def _source(work: Work, request: CubeRequest, shard: Shard) -> CubeData:
     """One source of a shard, with what an update takes over from the version before."""
     scenes, skip = work.scenes[request.name], work.skip_unreadable
+    years = [work.years.get(str(split), ()) for split in work.split[shard.start : shard.stop]]
     source = None if work.carried is None else work.carried.sources.get(request.name)
     rows = [] if source is None else [row for row, chip in enumerate(shard.chips) if chip.id in source.records]
     if work.carried is None or source is None or not rows:
         own = work.slots.get(request.name)
         slots = None if own is None else own[shard.start : shard.stop]
-        return _cube(request, scenes, shard, slots, skip_unreadable=skip)
+        return _cube(request, scenes, shard, slots, years, skip_unreadable=skip)
     assert request.name not in work.slots  # chips with days of their own are read anew
     cube = allocate(request, len(shard.chips))
     taken(work.carried, request, shard.chips, cube, rows)
     kept = replace(shard, chips=tuple(shard.chips[row] for row in rows))
+    own_years = [years[row] for row in rows]
     parts = [
-        _cube(part_request(part, scenes, kept.chips), scenes, kept, None, skip_unreadable=skip) for part in source.parts
+        _cube(part_request(part, scenes, kept.chips), scenes, kept, None, own_years, skip_unreadable=skip)
+        for part in source.parts
     ]
     joined(source, request, cube, rows, parts)
     others = [row for row in range(len(shard.chips)) if row not in set(rows)]
     if others:
         rest = replace(shard, chips=tuple(shard.chips[row] for row in others))
-        found = _cube(request, scenes, rest, None, skip_unreadable=skip)
+        found = _cube(request, scenes, rest, None, [years[row] for row in others], skip_unreadable=skip)
         for name, array in found.arrays.items():
             cube.arrays[name][others] = array
         for row, record in zip(others, found.records, strict=True):
@@ -158,19 +165,35 @@ def _cube(
     scenes: Sequence[Scene],
     shard: Shard,
     slots: Sequence[tuple[DateSlot, ...] | None] | None,
+    years: Sequence[tuple[Interval, ...]],
     *,
     skip_unreadable: bool,
 ) -> CubeData:
-    """One source of a shard; scenes that cannot be read are left out and recorded when that is allowed."""
+    """One source of a shard; scenes that cannot be read are left out and recorded when that is allowed.
+
+    Args:
+        request: What is asked.
+        scenes: All scenes of the source.
+        shard: Where.
+        slots: Where each chip looks for its dates, if it has days of its own.
+        years: The times that each chip may have dates of; empty for all.
+        skip_unreadable: Whether it is allowed.
+    """
     unreadable: list[ReadError] = []
     shard = replace(shard, chips=on_ground(request, shard.chips))
+    # Chips of other years are in windows of their own, so that nothing is read for one that only the other has.
+    groups = {within: [row for row, own in enumerate(years) if own == within] for within in dict.fromkeys(years)}
+    if request.time is None:
+        groups = {(): list(range(len(shard.chips)))}
     while True:
         cube = allocate(request, len(shard.chips))
         cube.slots = slots
         try:
             largest_px = window_px(request, scenes, READ_BUDGET_BYTES, grid_m=shard.chips[0].resolution_m)
-            for window in shard.windows(largest_px, request.resolution_m):
-                fill(cube, request, scenes, window)
+            for within, rows in groups.items():
+                held, chips = replace(request, within=within), tuple(shard.chips[row] for row in rows)
+                for window in replace(shard, chips=chips).windows(largest_px, request.resolution_m):
+                    fill(cube, held, scenes, replace(window, chips=tuple(rows[at] for at in window.chips)))
         except ReadError as error:
             left = [scene for scene in scenes if scene.id != error.scene]
             if not skip_unreadable or len(left) == len(scenes):
@@ -257,7 +280,8 @@ def _status(
         if found.clear > 0 or found.dates or (request.time is None and found.scenes):
             continue
         dropped = ", ".join(f"{count} {why}" for why, count in sorted(found.dropped.items()))
-        seen = f"{found.seen} dates seen" if found.seen else "no scene has a pixel here"
+        own = " of its split's years" if OTHER_YEARS in found.dropped else ""
+        seen = f"{found.seen} dates{own} seen" if found.seen else f"no scene{own} has a pixel here"
         missing[request.name] = f"{request.name}: {seen}{': ' + dropped if dropped else ''}"
     wanting = [f"label {name}: {label.reason}" for name, label in labels.items() if label.reason]
     if not missing and not wanting:

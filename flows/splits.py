@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from catalog.lock import read_lock
+from cube.times import Interval
 from curate.errors import RecipeError
 from flows.inputs import files
 from flows.labelling import Labels, label_shard, open_labels
 from tiling.shards import auto_per_shard, lay_shards
 from tiling.split_draw import Drawn, draw_splits
-from tiling.split_rules import FROZEN, BalancedSplit, stability
+from tiling.split_rules import FROZEN, BalancedSplit, YearSplit, stability
 
 if TYPE_CHECKING:
     from flows.plan import Area
@@ -84,7 +86,24 @@ def _classes(recipe: Recipe, area: Area, lock: bytes, label: str) -> list[Mappin
     return [shares[chip] for chip in area.chips]
 
 
+def years_of(recipe: Recipe) -> dict[str, tuple[Interval, ...]]:
+    """Split -> the times that its chips may have dates of, in order; none but for the rule ``years``."""
+    if not isinstance(recipe.split, YearSplit):
+        return {}
+    return {split: tuple(Interval(*span) for span in spans) for split, spans in recipe.split.spans.items()}
+
+
+def named_years(recipe: Recipe) -> dict[str, tuple[dt.datetime, dt.datetime]]:
+    """What the recipe calls a year -> its first moment and the one after its last; none but for the rule ``years``."""
+    if not isinstance(recipe.split, YearSplit):
+        return {}
+    return {name: span for named in recipe.split.entries.values() for name, span in named.items()}
+
+
 def attributes(recipe: Recipe) -> dict[str, Any]:
-    """What the root of the store says about its splits: the rule, and whether places keep theirs when more is added."""
+    """What the root of the store says about its splits: the rule, whether places keep theirs when more is added, and
+    the times of each where it has its own."""
     stable, why = stability(recipe.split.rule, recipe.split.buffer_km)
-    return {"split_rule": recipe.split.rule, "split_stable": stable, "split_stability": why}
+    years = {split: [str(span) for span in spans] for split, spans in years_of(recipe).items()}
+    told = {"split_rule": recipe.split.rule, "split_stable": stable, "split_stability": why}
+    return told | ({"split_years": years} if years else {})

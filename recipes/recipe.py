@@ -48,7 +48,7 @@ from publish.licence_spec import LicenceSpec
 from tiling.grid import GridSpec
 from tiling.sample_spec import AllCells, SampleStep
 from tiling.split import SplitSpec
-from tiling.split_rules import RULES, AnySplit, BalancedSplit, rule_of
+from tiling.split_rules import RULES, AnySplit, BalancedSplit, YearSplit, check_years, rule_of
 
 NAME = r"^[a-z][a-z0-9_]*$"
 
@@ -365,6 +365,22 @@ class Recipe(Model):
                 periods(self.interval, source.time)
             except ValueError as error:
                 raise ValueError(f"sources.{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _years(self) -> Recipe:
+        """The years of the splits fit the time and the time axes of the sources."""
+        if not isinstance(self.split, YearSplit):
+            return self
+        dated = {name: source.time for name, source in self.sources.items() if not source.table.timeless}
+        windows = {
+            name: [(step.start, step.end) for step in periods(self.interval, time)] for name, time in dated.items()
+        }
+        composites = [name for name, time in dated.items() if time.composite is not None]
+        try:
+            check_years(self.split, (self.interval.start, self.interval.end), windows, composites)
+        except ValueError as error:
+            raise ValueError(f"split.years: {error}") from error
         return self
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from tiling.split_rules import (
     RingSplit,
     Shares,
     TileSplit,
+    YearSplit,
 )
 
 Splits = npt.NDArray[np.object_]
@@ -53,9 +54,9 @@ def draw_splits(
 ) -> Drawn:
     """The split of every chip by any rule.
 
-    ``blocks`` and ``folds`` leave out chips near a block of another split or fold, whether a chip lies there or not.
-    The other rules leave out chips that are nearer than the buffer to one of another split that is there, or share
-    ground with it: train gives way to val and test, val to test.
+    ``blocks``, ``years`` and ``folds`` leave out chips near a block of another split or fold, whether a chip lies there
+    or not. The other rules leave out chips that are nearer than the buffer to one of another split that is there, or
+    share ground with it: train gives way to val and test, val to test.
 
     Args:
         chips: All chips of the area.
@@ -70,6 +71,8 @@ def draw_splits(
     match spec:
         case SplitSpec():
             return Drawn(assign_splits(chips, spec))
+        case YearSplit():
+            return Drawn(assign_splits(chips, spec.blocks))
         case FoldSplit():
             return _folds(chips, spec)
         case BalancedSplit():

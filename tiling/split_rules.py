@@ -1,11 +1,15 @@
 """The other rules for splits, as options of a recipe. Light on purpose: recipes import it, the drawing is elsewhere.
 
 ``tiling.split_draw`` draws them. Every rule puts a chip, and so a place with all its dates and sources, into one split.
+``years`` also says which dates the chips of a split have.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import isfinite, pi
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +18,8 @@ from annotated_types import Ge, Gt, Le
 from tiling.mgrs import square_from_name
 from tiling.split import SPLITS, SplitSpec, check_shares
 
+Span = tuple[dt.datetime, dt.datetime]
+"""From, and up to but without, UTC."""
 Shares = dict[Literal["train", "val", "test"], Annotated[float, Ge(0)]]
 
 
@@ -247,10 +253,150 @@ class ClusterSplit:
         _check_buffer(self.buffer_km)
 
 
+@dataclass(frozen=True, slots=True)
+class YearSplit:
+    """Places and years held out together: blocks as of ``blocks``, whose chips have only the years of their split."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    rule: Literal["years"]
+    """``years``: whole blocks of a global lattice, and for each split years of its own."""
+    years: dict[Literal["train", "val", "test"], tuple[int | str, ...]]
+    """For each of ``train``, ``val`` and ``test`` its years: ``[2018, 2019]``, or intervals of whole days
+    (``2018-10-01/2019-10-01``, without the last day). No day belongs to two splits, none of the recipe's time to no
+    split."""
+    block_km: Annotated[float, Gt(0)] = 10.0
+    """Side of a block in kilometres; blocks are never narrower than this."""
+    buffer_km: Annotated[float, Ge(0)] = 1.0
+    """Shortest distance between chips of different splits, edge to edge, in km; chips in between are left out. They
+    belong to no split and have the dates of all years."""
+    shares: Shares = _shares(0.7, 0.15, 0.15)
+    """Share of the blocks for each of ``train``, ``val`` and ``test``. They sum to 1."""
+    seed: int = 0
+    """Another number gives another draw of the blocks."""
+
+    def __post_init__(self) -> None:
+        _check_blocks(self.block_km, self.buffer_km)
+        check_shares(self.shares)
+        for split in SPLITS:
+            share = self.shares.get(split, 0.0)
+            if share > 0 and not self.years.get(split):
+                raise ValueError(f"{split} has a share of {share:g} and no years; give it years, or a share of 0")
+            if not share > 0 and self.years.get(split):
+                raise ValueError(f"{split} has years and a share of 0; give it a share, or no years")
+        entries = sorted((span, split, name) for split, spans in self.entries.items() for name, span in spans.items())
+        for (one, _, name), (other, _, following) in pairwise(entries):
+            if other[0] < one[1]:
+                raise ValueError(f"{name} and {following} share days; a day belongs to one split, and is named once")
+        if len(self.entries) < 2:
+            raise ValueError("one split has all the years; give val or test some, or take the rule blocks")
+
+    @property
+    def blocks(self) -> SplitSpec:
+        """The rule that draws the places."""
+        return SplitSpec(block_km=self.block_km, buffer_km=self.buffer_km, shares=self.shares, seed=self.seed)
+
+    @property
+    def entries(self) -> dict[str, dict[str, Span]]:
+        """Split -> what the recipe calls a year -> its first moment and the one after its last, in order of time."""
+        found = {split: [(_span(name), str(name)) for name in self.years.get(split, ())] for split in SPLITS}
+        return {split: {name: span for span, name in sorted(spans)} for split, spans in found.items() if spans}
+
+    @property
+    def spans(self) -> dict[str, tuple[Span, ...]]:
+        """Split -> its times in order; years that follow each other are one."""
+        return {split: joined_spans(list(named.values())) for split, named in self.entries.items()}
+
+
+def _span(name: int | str) -> Span:
+    """The moments of a year, ``2018`` or ``2018-10-01/2019-10-01``."""
+    text = str(name).strip()
+    try:
+        if "/" not in text:
+            year = int(text)
+            return _midnight(dt.date(year, 1, 1)), _midnight(dt.date(year + 1, 1, 1))
+        first, end = (_midnight(dt.date.fromisoformat(day.strip())) for day in text.split("/"))
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no year; wanted one like 2018, or whole days like 2018-10-01/2019-10-01"
+        ) from error
+    if not first < end:
+        raise ValueError(f"{text!r} holds no day; wanted the earlier one first, and the last is not part of it")
+    return first, end
+
+
+def _midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), dt.UTC)
+
+
+def joined_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Spans in order of time, those joined that touch or overlap."""
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return tuple(found)
+
+
+def check_years(spec: YearSplit, time: Span, periods: Mapping[str, Sequence[Span]], composites: Sequence[str]) -> None:
+    """Pass when the years of the splits fit the time of a recipe and the time axes of its sources.
+
+    Args:
+        spec: The rule.
+        time: The recipe's time.
+        periods: Name of each source with dates -> the periods of its composites, or the windows of its dates; the whole
+            time for others.
+        composites: Names of those with composites.
+
+    Raises:
+        ValueError: Days of the time are of no split, a split has none of it, a period of a composite lies in two
+            splits, or a split has no part in any period or window.
+    """
+    left = time[0]
+    for start, end in joined_spans([span for spans in spec.spans.values() for span in spans]):
+        if start >= time[1] or left >= time[1]:
+            break
+        if start > left:
+            raise ValueError(f"no split is given {_days(left, start)}; name it under years, or leave it out of time")
+        left = max(left, end)
+    if left < time[1]:
+        raise ValueError(f"no split is given {_days(left, time[1])}; name it under years, or leave it out of time")
+    for split, spans in spec.spans.items():
+        if not any(_overlap(span, time) for span in spans):
+            names = ", ".join(spec.entries[split])
+            raise ValueError(f"{split} is given {names}, which lies outside {_days(*time)}; take years within it")
+    for name, steps in periods.items():
+        for split, spans in spec.spans.items():
+            if not any(_overlap(span, step) for span in spans for step in steps):
+                raise ValueError(
+                    f"the dates that source {name} looks for lie outside the years of {split}, whose chips would stay "
+                    "void; take another date, or other years"
+                )
+        for step in steps if name in composites else ():
+            within = [split for split, spans in spec.spans.items() if any(_overlap(span, step) for span in spans)]
+            if len(within) > 1:
+                raise ValueError(
+                    f"source {name} makes one image of {_days(*step)}, which lies in the years of "
+                    f"{' and '.join(within)}; take periods that end with the years, or years that end with a period, "
+                    f"as …/{step[0]:%Y-%m-%d} or …/{step[1]:%Y-%m-%d}"
+                )
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def _days(start: dt.datetime, end: dt.datetime) -> str:
+    return f"{start:%Y-%m-%d}/{end:%Y-%m-%d}"
+
+
 AnySplit = (
     SplitSpec
     | BalancedSplit
     | FoldSplit
+    | YearSplit
     | RingSplit
     | BandSplit
     | LongitudeSplit
@@ -262,6 +408,7 @@ AnySplit = (
 RULES: dict[str, type[AnySplit]] = {
     "blocks": SplitSpec,
     "folds": FoldSplit,
+    "years": YearSplit,
     "balanced": BalancedSplit,
     "rings": RingSplit,
     "tiles": TileSplit,
@@ -275,9 +422,13 @@ RULES: dict[str, type[AnySplit]] = {
 FROZEN: tuple[str, ...] = ("balanced", "regions", "tiles", "clusters")
 """Rules that look at more than the places of the chips; what they drew is kept in ``splits.json``."""
 
+BY_PLACE: tuple[str, ...] = ("blocks", "folds", "years")
+"""Rules by which the place of a chip alone decides on its split."""
+
 _STABLE: dict[str, tuple[bool, str]] = {
     "blocks": (True, "a hash of the place decides, whatever the area, the dates and the sources"),
     "folds": (True, "a hash of the place decides, whatever the area, the dates and the sources"),
+    "years": (True, "a hash of the place decides, whatever the area, the dates and the sources, and years are named"),
     "balanced": (
         False,
         "blocks are dealt out by the classes of the whole area: a larger area or another label deals anew",
@@ -295,7 +446,7 @@ _EDGE = "; with a buffer, chips that were the edge of an area may be left out wh
 def stability(rule: str, buffer_km: float = 0.0) -> tuple[bool, str]:
     """Whether every place keeps its split when the area, the dates or the sources grow, and why."""
     stable, why = _STABLE[rule]
-    if stable and buffer_km > 0 and rule not in ("blocks", "folds"):
+    if stable and buffer_km > 0 and rule not in BY_PLACE:
         return False, why + _EDGE
     return stable, why
 

@@ -87,6 +87,48 @@ def seen_days(data: CubeData, chip: int = 0) -> list[int | None]:
     return [None if np.isnat(time) else int((time - start) / np.timedelta64(86400, "s")) for time in acquired]
 
 
+# Chips that may have dates of some times only
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        TimeSpec(series=True),
+        TimeSpec(series=True, max_dates=2),
+        TimeSpec(composite="monthly"),
+        TimeSpec(single="clearest"),
+        TimeSpec(single="nearest", date=day(40)),
+        TimeSpec(back=3, every_days=30, date=day(75)),
+        TimeSpec(pair="clarity"),
+        TimeSpec(pair="event", date=day(40), complete=True),
+    ],
+    ids=lambda time: next(name for name in ("series", "composite", "single", "back", "pair") if getattr(time, name)),
+)
+def test_dates_outside_the_times_of_a_chip_are_as_if_nobody_had_found_them_but_told(
+    time: TimeSpec, dated: Callable[..., Scene]
+) -> None:
+    scenes = [dated(f"s{number}", number, 1000 + number, cloudy=number % 5) for number in (3, 17, 33, 44, 61, 75, 90)]
+    far = dated("far", 50, 7000, x0=600_000)
+    within = (Interval.parse("2020-01-05/2020-02-14"), Interval.parse("2020-03-02/2020-03-20"))
+    mine = [scene for scene in scenes if scene.acquired and any(scene.acquired in span for span in within)]
+    assert 0 < len(mine) < len(scenes)
+    wanted = build(ask(time), mine)
+    request = replace(ask(time, within=within), steps=steps_needed(ask(time), mine, (CHIP,)))
+    found = allocate(request, 1)
+    for window in lay_shards((CHIP,), 1)[0].windows(10**9):
+        fill(found, request, [*scenes, far], window)
+    for name, array in wanted.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+    (record,), (alone,) = found.records, wanted.records
+    others = [scene.acquired for scene in scenes if scene not in mine and scene.acquired]
+    dropped = dict(record.dropped)
+    told = sum(any(moment in step for step in request.periods) for moment in others)
+    assert dropped.pop("in a year of another split", 0) == told, "none for a scene that is elsewhere"
+    assert dropped == alone.dropped
+    for what in ("dates", "scenes", "clear", "seen"):
+        assert getattr(record, what) == getattr(alone, what)
+
+
 # Seasons
 
 

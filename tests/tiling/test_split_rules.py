@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tiling.aoi import Aoi
@@ -21,6 +23,7 @@ from tiling.mgrs import square_at, square_from_name
 from tiling.split import BUFFER, SPLITS, SplitSpec, assign_splits
 from tiling.split_draw import draw_splits, keep_apart, ring_of
 from tiling.split_rules import (
+    BY_PLACE,
     RULES,
     AnySplit,
     BalancedSplit,
@@ -31,6 +34,8 @@ from tiling.split_rules import (
     RegionSplit,
     RingSplit,
     TileSplit,
+    YearSplit,
+    check_years,
     stability,
 )
 
@@ -61,6 +66,7 @@ def specs(regions: str, buffer_km: float) -> dict[str, AnySplit]:
     return {
         "blocks": SplitSpec(buffer_km=buffer_km),
         "folds": FoldSplit("folds", buffer_km=buffer_km),
+        "years": YearSplit("years", {"train": (2018,), "val": (2019,), "test": (2020,)}, buffer_km=buffer_km),
         "balanced": BalancedSplit("balanced", label="crops", buffer_km=buffer_km),
         "rings": RingSplit("rings", buffer_km=buffer_km),
         "tiles": TileSplit("tiles", val=("33UVP",), test=("33TVN",), buffer_km=buffer_km),
@@ -102,8 +108,8 @@ def test_splits_of_every_rule_are_apart_and_share_no_ground(rule: str, buffer_km
 def test_a_rule_that_calls_itself_stable_keeps_the_split_of_every_place_when_the_area_grows(
     rule: str, regions: str
 ) -> None:
-    spec = specs(regions, 1.0 if rule in ("blocks", "folds") else 0.0)[rule]
-    assert stability(rule, 1.0)[0] == (rule in ("blocks", "folds"))
+    spec = specs(regions, 1.0 if rule in BY_PLACE else 0.0)[rule]
+    assert stability(rule, 1.0)[0] == (rule in BY_PLACE)
     small, large = area(), area(west=13.6, east=16.2)
     few, many = (draw_splits(chips, spec, classes=classes_of(chips)) for chips in (small, large))
     then = dict(zip(large, many.split.tolist(), strict=True))
@@ -290,6 +296,71 @@ def test_linked_places_stay_together_however_long_the_chain() -> None:
         draw_splits(chips, replace(spec, link_km=20))
 
 
+# --- years
+
+
+ALL: dict[Any, Any] = {"train": (2018,), "val": (2019,), "test": (2020, 2021)}
+
+
+def test_years_are_drawn_in_space_as_blocks_are() -> None:
+    chips, spec = area(), YearSplit("years", ALL, block_km=7, buffer_km=0.5, seed=3)
+    blocks = draw_splits(chips, SplitSpec(block_km=7, buffer_km=0.5, seed=3)).split
+    assert draw_splits(chips, spec).split.tolist() == blocks.tolist()
+
+
+def _day(year: int, month: int = 1, day: int = 1) -> dt.datetime:
+    return dt.datetime(year, month, day, tzinfo=dt.UTC)
+
+
+@given(st.lists(st.sampled_from(["train", "val", "test"]), min_size=3, max_size=12))
+def test_every_day_of_named_years_is_of_the_split_that_names_its_year(owners: list[Any]) -> None:
+    years: dict[Any, tuple[int | str, ...]] = {}
+    for number, split in enumerate(owners):
+        # Whole years in both spellings.
+        name: int | str = 2000 + number if number % 2 else f"{2000 + number}-01-01/{2001 + number}-01-01"
+        years[split] = (*years.get(split, ()), name)
+    assume(len(years) > 1)
+    spec = YearSplit("years", years, shares={split: 1 / len(years) for split in years})
+    for number, split in enumerate(owners):
+        for moment in (_day(2000 + number), _day(2001 + number) - dt.timedelta(microseconds=1)):
+            assert [s for s, spans in spec.spans.items() if any(a <= moment < b for a, b in spans)] == [split]
+    for spans in spec.spans.values():
+        assert all(one[1] < other[0] for one, other in pairwise(spans)), "years in a row are one"
+    check_years(spec, (_day(2000), _day(2000 + len(owners))), {}, ())
+
+
+@pytest.mark.parametrize(
+    ("time", "periods", "why"),
+    [
+        ((_day(2018), _day(2022)), {}, None),
+        ((_day(2018, 7), _day(2020, 2)), {}, None),
+        ((_day(2017, 12), _day(2022)), {}, "no split is given 2017-12-01/2018-01-01"),
+        ((_day(2018), _day(2022, 1, 2)), {}, "no split is given 2022-01-01/2022-01-02"),
+        ((_day(2018), _day(2020)), {}, "test is given 2020, 2021, which lies outside 2018-01-01/2020-01-01"),
+        ((_day(2018), _day(2022)), {"s2": [(_day(2018, 12), _day(2019, 3)), (_day(2020), _day(2021))]},
+         "one image of 2018-12-01/2019-03-01, which lies in the years of train and val"),
+        ((_day(2018), _day(2022)), {"s2": [(_day(2018), _day(2019)), (_day(2019), _day(2022))]},
+         "one image of 2019-01-01/2022-01-01, which lies in the years of val and test"),
+        ((_day(2018), _day(2022)), {"s2": [(_day(2018), _day(2020))]}, "lie outside the years of test"),
+        ((_day(2018), _day(2022)), {"s1": [(_day(2018), _day(2022))]}, None),
+        ((_day(2018), _day(2022)), {"s2": [(_day(y), _day(y + 1)) for y in range(2018, 2022)]}, None),
+    ],
+)  # fmt: skip
+def test_years_that_do_not_fit_a_recipe_are_told(time: Any, periods: Any, why: str | None) -> None:
+    spec = YearSplit("years", ALL)
+    if why is None:
+        check_years(spec, time, periods, ["s2"])
+        return
+    with pytest.raises(ValueError, match=why):
+        check_years(spec, time, periods, ["s2"])
+
+
+def test_a_gap_between_years_is_told() -> None:
+    spec = YearSplit("years", {"train": (2018,), "val": (2020,), "test": (2021,)})
+    with pytest.raises(ValueError, match="no split is given 2019-01-01/2020-01-01"):
+        check_years(spec, (_day(2018), _day(2022)), {}, ())
+
+
 # --- what is refused
 
 
@@ -306,6 +377,16 @@ def test_linked_places_stay_together_however_long_the_chain() -> None:
         (lambda: RingSplit("rings", shares={"train": 0.5}), "shares sum to 0.5"),
         (lambda: RingSplit("rings", buffer_km=-1), "a distance is 0 km or more"),
         (lambda: BalancedSplit("balanced", "crops", block_km=0), "a block has a side above 0 km"),
+        (lambda: YearSplit("years", {"train": (2018,), "val": (2019,)}), "test has a share of 0.15 and no years"),
+        (lambda: YearSplit("years", {**ALL, "val": (2018,)}), "2018 and 2018 share days"),
+        (
+            lambda: YearSplit("years", {**ALL, "val": ("2018-12-01/2019-12-01",)}),
+            "2018 and 2018-12-01/2019-12-01 share",
+        ),
+        (lambda: YearSplit("years", ALL, shares={"train": 0.5, "test": 0.5}), "val has years and a share of 0"),
+        (lambda: YearSplit("years", {"train": (2018,)}, shares={"train": 1}), "one split has all the years"),
+        (lambda: YearSplit("years", {**ALL, "val": ("spring",)}), "'spring' is no year; wanted one like 2018"),
+        (lambda: YearSplit("years", {**ALL, "val": ("2019-05-01/2019-04-01",)}), "holds no day"),
     ],
 )
 def test_options_that_cannot_be_are_refused(make: Any, why: str) -> None:
