@@ -92,6 +92,9 @@ def _chips(facts: Facts) -> list[str]:
     if "fold" in facts.index.column_names:
         folds = sorted(facts.count("fold").items())
         lines.append(f"Folds: {', '.join(f'{count} in {fold}' for fold, count in folds)} (0 is left out).")
+    if years := facts.recipe["split"].get("years"):
+        named = "; ".join(f"{n} {', '.join(map(str, years[n]))}" for n in SPLITS if years.get(n))
+        lines.append(f"Each split has dates of its own years alone: {named}. `buffer` has those of all.")
     if reasons := {reason: count for reason, count in facts.count("reason").items() if reason}:
         shown = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
         lines.append(_table(("chips", "what they lack"), ([str(count), reason] for reason, count in shown[:10])))

@@ -188,6 +188,8 @@ def test_statistics_and_the_store_know_the_years(held: Path) -> None:
         told = sum(dict(dropped).get(OTHER, 0) for dropped in rows["s2_dropped"])
         assert counts[split]["dropped"].get(OTHER, 0) == told
         assert counts[split]["seen"] == rows["s2_seen"].sum()
+    card = (held / "README.md").read_text()
+    assert "train 2020; val 2021-01-01/2021-02-01; test 2021-02-01/2022-01-01. `buffer` has those of all." in card
     root = json.loads((held / "chips.zarr" / "zarr.json").read_bytes())["attributes"]
     assert root["split_years"] == {
         "train": ["2020-01-01/2021-01-01"],
