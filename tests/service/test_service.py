@@ -85,6 +85,10 @@ def answers(url: str) -> bool:
     return False
 
 
+def answers_or_ended(url: str, process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None or answers(url)
+
+
 def marked(mark: str) -> list[int]:
     """The processes with our mark in their environment."""
     found = []
@@ -191,8 +195,10 @@ class Service:
     def ready(self, *names: str) -> None:
         """Wait until the probes of services say that they are ready."""
         for name in names:
-            url = self.probes[name]
-            wait_for(f"{name} at {url}", partial(answers, url), START_S, self.log(name).read_text)
+            url, process = self.probes[name], self.started[name]
+            told = self.log(name).read_text
+            wait_for(f"{name} at {url}", partial(answers_or_ended, url, process), START_S, told)
+            assert process.poll() is None, f"{name} ended: {told()[-3000:]}"
 
     def run(self, service: str, **settings: str) -> str:
         """Do what a service does that ends by itself: what it said."""
@@ -272,7 +278,8 @@ def service(cluster: Service) -> Iterator[Service]:
     """Everything that `docker compose up` starts, up to the seed."""
     with databases(cluster) as there:
         try:
-            sqlite = {} if there else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": ""}
+            file = f"sqlite+aiosqlite:///{cluster.folder}/prefect.db"
+            sqlite = {} if there else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": file}
             first = [cluster.start("prefect", **sqlite)]
             if there:
                 port = str(cluster.port("stac-db", 5432))
