@@ -6,6 +6,7 @@ shards and the machine. Nothing here opens a file: what layers say about the chi
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -407,15 +408,16 @@ def take_balanced(chips: Sequence[Chip], spec: BalancedSample, shares: Shares) -
     if strange := [name for name in factor if name not in map(str, shares.names)]:
         there = ", ".join(map(str, shares.names)) or "none at all"
         raise RecipeError("recipe", (f"sample: weights has class {strange[0]!r}, which no chip has; found {there}",))
-    total = shares.values.sum(axis=0)
+    # Sums that do not depend on the order of the chips, to the last bit: a draw may hang on it.
+    total = np.array([math.fsum(column) for column in shares.values.T])
     per_class = np.array([factor.get(str(name), 1.0) for name in shares.names]) / np.where(total > 0, total, np.inf)
-    chance = shares.values @ per_class
+    chance = (shares.values * per_class).sum(axis=1)
     among = _where(chance > 0)
     # u^(1/w) without its rounding to 1: the smallest of -log(u) / w.
     keys = np.full(len(chips), np.inf)
     keys[among] = -np.log(uniforms(chips, spec.seed, "balanced")[among]) / chance[among]
     index = _first(keys, chips, among, spec.n)
-    stands_for = np.maximum(1.0, chance[among].sum() / (max(len(index), 1) * chance[index]))
+    stands_for = np.maximum(1.0, math.fsum(chance[among]) / (max(len(index), 1) * chance[index]))
     by = []
     for at in index.tolist():
         best = int(np.argmax(shares.values[at] * per_class))

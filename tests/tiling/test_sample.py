@@ -12,7 +12,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyproj import Geod
 
@@ -114,6 +114,7 @@ def told(chips: tuple[Chip, ...], taken: Taken) -> dict[Chip, tuple[str, float]]
 
 @pytest.mark.parametrize("method", METHODS)
 @given(seed=st.integers(0, 10**9), n=st.integers(1, 400))
+@example(seed=202492, n=289)  # sums of shares once differed in their last bit
 @settings(max_examples=4)
 def test_the_same_chips_are_taken_in_any_order(method: str, seed: int, n: int) -> None:
     chips = area(0.2, 0.1)
