@@ -191,24 +191,14 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _request_options(command)
 
 
-def _deployments(
-    aoi: str,
-    recipe: str | None,
-    catalog: str | None,
-    out: str | None,
-    dask: str | None,
-    jobs: int | None,
-    until: str,
-    schedules: tuple[str, str, str],
-    **where: Any,
-) -> Any:
+def _deployments(asked: dict[str, Any], schedules: tuple[str, str, str], until: str, **where: Any) -> Any:
     from flows.tracking import require_server
 
     require_server()
     from flows.deployments import Schedules, deployments
     from flows.steps import check_request
 
-    request = _request(aoi, recipe, catalog, out, dask=dask, jobs=jobs)
+    request = _request(**asked)
     check_request(request)
     return deployments(request, Schedules(*schedules), until=until or None, **where)
 
@@ -216,22 +206,10 @@ def _deployments(
 @main.command()
 @_service_options
 @click.pass_obj
-def serve(
-    options: dict[str, Any],
-    aoi: str,
-    recipe: str | None,
-    catalog: str | None,
-    out: str | None,
-    dask: str | None,
-    jobs: int | None,
-    update: str,
-    check: str,
-    watch: str,
-    until: str,
-) -> None:
+def serve(options: dict[str, Any], /, update: str, check: str, watch: str, until: str, **asked: Any) -> None:
     """Keep a dataset up to date from this machine: update, check and watch on schedules of Prefect, until Ctrl-C."""
     with _session(options):
-        made = _deployments(aoi, recipe, catalog, out, dask, jobs, until, (update, check, watch))
+        made = _deployments(asked, (update, check, watch), until)
         from prefect import serve as serve_all
 
         serve_all(*made, limit=1)
@@ -245,12 +223,7 @@ def serve(
 @click.pass_obj
 def deploy(
     options: dict[str, Any],
-    aoi: str,
-    recipe: str | None,
-    catalog: str | None,
-    out: str | None,
-    dask: str | None,
-    jobs: int | None,
+    /,
     update: str,
     check: str,
     watch: str,
@@ -258,13 +231,14 @@ def deploy(
     pool: str,
     image: str | None,
     variables: tuple[str, ...],
+    **asked: Any,
 ) -> None:
     """Register update, check and watch of a dataset with a Prefect work pool."""
     with _session(options):
         from flows.deployments import job_variables, register
 
         where = {"pool": pool, "image": image, "job_variables": job_variables(variables)}
-        made = _deployments(aoi, recipe, catalog, out, dask, jobs, until, (update, check, watch), **where)
+        made = _deployments(asked, (update, check, watch), until, **where)
         for name in register(made, pool):
             click.echo(name)
 

@@ -49,20 +49,17 @@ class Polygons:
     @cached_property
     def bounds(self) -> NDArray[np.float64]:
         """(minx, miny, maxx, maxy) of each polygon, (n, 4)."""
-        if not len(self):
-            return np.empty((0, 4))
-        start = self.rings[self.polygons[:-1]]
-        return np.concatenate([np.minimum.reduceat(self.xy, start), np.maximum.reduceat(self.xy, start)], axis=1)
+        return bounds_of(self.xy, self.rings[self.polygons[:-1]])
 
     def subset(self, keep: NDArray[np.intp]) -> Polygons:
         """Polygons at these positions, in this order."""
-        rings = _runs(self.polygons, keep)
-        vertices = _runs(self.rings, rings)
+        rings = runs_of(self.polygons, keep)
+        vertices = runs_of(self.rings, rings)
         return Polygons(
             crs=self.crs,
             codes=self.codes[keep],
-            polygons=_offsets(np.diff(self.polygons)[keep]),
-            rings=_offsets(np.diff(self.rings)[rings]),
+            polygons=offsets_of(np.diff(self.polygons)[keep]),
+            rings=offsets_of(np.diff(self.rings)[rings]),
             xy=self.xy[vertices],
         )
 
@@ -78,21 +75,15 @@ def pack(geometries: NDArray[np.object_], codes: NDArray[np.unsignedinteger[Any]
     import shapely
 
     parts, owner = shapely.get_parts(geometries, return_index=True)
-    limit = max_edge(crs)
-    # Cheap to decide, dear to do: a polygon whose box is small has no long edge.
-    box = shapely.bounds(parts)
-    long = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) > limit
-    if long.any():
-        parts = parts.copy()
-        parts[long] = shapely.segmentize(parts[long], limit)
+    parts = short_edges(parts, crs)
     # get_rings keeps the order shell, holes; to_ragged_array would need all parts to be of one type.
     rings, ring_owner = shapely.get_rings(parts, return_index=True)
     xy = shapely.get_coordinates(rings)
     return Polygons(
         crs=crs.to_wkt(),
         codes=codes[owner],
-        polygons=_offsets(np.bincount(ring_owner, minlength=len(parts))),
-        rings=_offsets(shapely.get_num_coordinates(rings)),
+        polygons=offsets_of(np.bincount(ring_owner, minlength=len(parts))),
+        rings=offsets_of(shapely.get_num_coordinates(rings)),
         xy=xy,
     )
 
@@ -103,18 +94,44 @@ def max_edge(crs: pyproj.CRS) -> float:
     return MAX_EDGE_M / EARTH_RADIUS_M / unit if crs.is_geographic else MAX_EDGE_M / unit
 
 
+def short_edges(parts: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.object_]:
+    """Geometries with vertices added along edges that are longer than ``max_edge``."""
+    import shapely
+
+    limit = max_edge(crs)
+    # Cheap to decide, dear to do: a geometry whose box is small has no long edge.
+    box = shapely.bounds(parts)
+    long = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) > limit
+    if long.any():
+        parts = parts.copy()
+        parts[long] = shapely.segmentize(parts[long], limit)
+    return parts
+
+
+def bounds_of(xy: NDArray[np.float64], start: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(minx, miny, maxx, maxy) of each run of vertices, (n, 4), from where it starts in ``xy``."""
+    if not len(start):
+        return np.empty((0, 4))
+    return np.concatenate([np.minimum.reduceat(xy, start), np.maximum.reduceat(xy, start)], axis=1)
+
+
 def project(polygons: Polygons, epsg: int) -> Polygons:
     """The polygons in a UTM zone, metres; those that the zone cannot hold (the far side of the earth) are left out."""
-    import pyproj
-
-    there = pyproj.CRS.from_epsg(epsg)
-    here = pyproj.CRS.from_wkt(polygons.crs)
-    if here == there or not len(polygons):
-        return polygons
-    x, y = pyproj.Transformer.from_crs(here, there, always_xy=True).transform(polygons.xy[:, 0], polygons.xy[:, 1])
-    moved = Polygons(there.to_wkt(), polygons.codes, polygons.polygons, polygons.rings, np.column_stack([x, y]))
+    crs, xy = into_zone(polygons.crs, polygons.xy, epsg)
+    moved = Polygons(crs, polygons.codes, polygons.polygons, polygons.rings, xy)
     finite = np.isfinite(moved.bounds).all(axis=1)
     return moved if finite.all() else moved.subset(np.flatnonzero(finite))
+
+
+def into_zone(crs: str, xy: NDArray[np.float64], epsg: int) -> tuple[str, NDArray[np.float64]]:
+    """WKT of a zone, and vertices (n, 2) in it; as they are given when they are in it already, or there are none."""
+    import pyproj
+
+    there, here = pyproj.CRS.from_epsg(epsg), pyproj.CRS.from_wkt(crs)
+    if here == there or not len(xy):
+        return crs, xy
+    moved = pyproj.Transformer.from_crs(here, there, always_xy=True).transform(xy[:, 0], xy[:, 1])
+    return there.to_wkt(), np.column_stack(moved)
 
 
 def rasterize(
@@ -179,12 +196,13 @@ def lattice(window: Window) -> tuple[int, int, float, float]:
     return row0, col0, dy, dx
 
 
-def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
+def offsets_of(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """Where runs of these lengths begin one after the other, and where the last one ends, (n + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _runs(offsets: NDArray[np.int64], keep: NDArray[np.intp]) -> NDArray[np.intp]:
+def runs_of(offsets: NDArray[np.int64], keep: NDArray[np.intp]) -> NDArray[np.intp]:
     """Positions of all members of the runs ``keep``, in order."""
     lengths = np.diff(offsets)[keep]
-    shift = np.repeat(offsets[:-1][keep] - _offsets(lengths)[:-1], lengths)
+    shift = np.repeat(offsets[:-1][keep] - offsets_of(lengths)[:-1], lengths)
     return (np.arange(lengths.sum()) + shift).astype(np.intp)

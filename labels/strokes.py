@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labels.rasterize import lattice, max_edge
+from labels.rasterize import bounds_of, into_zone, lattice, offsets_of, runs_of, short_edges
 from tiling.shards import Window
 
 if TYPE_CHECKING:
@@ -37,17 +37,12 @@ class Strokes:
     @cached_property
     def bounds(self) -> NDArray[np.float64]:
         """(minx, miny, maxx, maxy) of each line without its width, (n, 4)."""
-        if not len(self):
-            return np.empty((0, 4))
-        start = self.lines[:-1]
-        return np.concatenate([np.minimum.reduceat(self.xy, start), np.maximum.reduceat(self.xy, start)], axis=1)
+        return bounds_of(self.xy, self.lines[:-1])
 
     def subset(self, keep: NDArray[np.intp]) -> Strokes:
         """Lines at these positions, in this order."""
-        n = np.diff(self.lines)[keep]
-        offsets = np.concatenate([[0], np.cumsum(n)]).astype(np.int64)
-        vertices = np.arange(offsets[-1]) + np.repeat(self.lines[:-1][keep] - offsets[:-1], n)
-        return Strokes(self.crs, self.codes[keep], self.reach_m[keep], offsets, self.xy[vertices])
+        lines, vertices = offsets_of(np.diff(self.lines)[keep]), runs_of(self.lines, keep)
+        return Strokes(self.crs, self.codes[keep], self.reach_m[keep], lines, self.xy[vertices])
 
 
 def pack_strokes(
@@ -60,26 +55,15 @@ def pack_strokes(
     import shapely
 
     parts, owner = shapely.get_parts(geometries, return_index=True)
-    box = shapely.bounds(parts)
-    long = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) > max_edge(crs)
-    if long.any():
-        parts = parts.copy()
-        parts[long] = shapely.segmentize(parts[long], max_edge(crs))
-    n = shapely.get_num_coordinates(parts)
-    offsets = np.concatenate([[0], np.cumsum(n)]).astype(np.int64)
-    return Strokes(crs.to_wkt(), codes[owner], reach_m[owner], offsets, shapely.get_coordinates(parts))
+    parts = short_edges(parts, crs)
+    lines = offsets_of(shapely.get_num_coordinates(parts))
+    return Strokes(crs.to_wkt(), codes[owner], reach_m[owner], lines, shapely.get_coordinates(parts))
 
 
 def project_strokes(strokes: Strokes, epsg: int) -> Strokes:
     """The lines in a UTM zone, metres; those that the zone cannot hold (the far side of the earth) are left out."""
-    import pyproj
-
-    there = pyproj.CRS.from_epsg(epsg)
-    here = pyproj.CRS.from_wkt(strokes.crs)
-    if here == there or not len(strokes):
-        return strokes
-    x, y = pyproj.Transformer.from_crs(here, there, always_xy=True).transform(strokes.xy[:, 0], strokes.xy[:, 1])
-    moved = Strokes(there.to_wkt(), strokes.codes, strokes.reach_m, strokes.lines, np.column_stack([x, y]))
+    crs, xy = into_zone(strokes.crs, strokes.xy, epsg)
+    moved = Strokes(crs, strokes.codes, strokes.reach_m, strokes.lines, xy)
     finite = np.isfinite(moved.bounds).all(axis=1)
     return moved if finite.all() else moved.subset(np.flatnonzero(finite))
 
