@@ -19,10 +19,19 @@ from pydantic import BaseModel, ValidationError
 
 from curate.errors import RecipeError
 from curate.objects import ObjectsError, is_object_url, read_object
+from labels.spec import KINDS
 from recipes.recipe import Recipe
 
 DEFAULT = "default.yaml"
 """The recipe used when none is given; in this package."""
+
+_NOT_A_MAPPING = (
+    "dataclass_type", "dict_type", "model_type", "model_attributes_type", "union_tag_invalid", "union_tag_not_found",
+)  # fmt: skip
+"""What pydantic says of text, a number or a list where keys are wanted."""
+
+# Below it, a proposal would rather be a riddle.
+_NEAR = 0.5
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -115,9 +124,14 @@ def _sentences(error: ValidationError, root: yaml.Node) -> tuple[str, ...]:
         line = f"line {_line(path, root)}: "
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
-                sentence = f"{line}unknown key {str(path[-1])!r}{_at(path[:-1])}; {_nearest(path)}"
+                sentence = f"{line}unknown key {str(path[-1])!r}{_at(path[:-1])}; {_nearest(path, root)}"
             case "missing":
-                sentence = f"{line}key {problem['loc'][-1]!r} is missing{_at(_untagged(problem['loc'])[:-1])}; add it"
+                sentence = f"{line}key {problem['loc'][-1]!r} is missing{_at(path)}; add it"
+            case "union_tag_invalid" | "union_tag_not_found" if isinstance(problem["input"], dict):
+                line, told = _about_tag(path, problem["input"], root)
+                sentence = f"{line}{told}"
+            case kind if kind in _NOT_A_MAPPING:
+                sentence = f"{line}{place} is {problem['input']!r}; {_wanted_keys(path, problem['input'])}"
             case "value_error":
                 sentence = f"{line}{place}: {problem['ctx']['error']}" if place else f"{line}{problem['ctx']['error']}"
             case "literal_error":
@@ -175,19 +189,87 @@ def _line(path: Sequence[str | int], root: yaml.Node) -> int:
     return line
 
 
-def _nearest(path: Sequence[str | int]) -> str:
-    """Advice for an unknown key: the nearest key that would be right there, or all of them."""
-    known = sorted(_keys(path[:-1]))
-    near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+def _about_tag(path: list[str | int], given: dict[str, Any], root: yaml.Node) -> tuple[str, str]:
+    """The line, and a sentence about a mapping that does not say which of several it is: a sampler without a method."""
+    key, known = _tags(path)
+    if key in given:
+        place = ".".join(str(part) for part in (*path, key))
+        return f"line {_line([*path, key], root)}: ", f"{place} is {given[key]!r}; {_advice(str(given[key]), known)}"
+    near = difflib.get_close_matches(key, [str(one) for one in given], n=1)
+    told = f"unknown key {near[0]!r}{_at(path)}; did you mean {key!r}?" if near else ""
+    return (
+        f"line {_line([*path, *near], root)}: ",
+        told or f"key {key!r} is missing{_at(path)}; wanted one of {', '.join(known)}",
+    )
+
+
+def _wanted_keys(path: Sequence[str | int], found: Any) -> str:
+    """Advice for a value that stands where a mapping is wanted."""
+    key, known = _tags(path)
+    if not known:
+        keys = sorted({name for kind in _kinds(path) for name in _fields(kind)})
+        return f"wanted keys below it: {', '.join(keys)}" if keys else "wanted names below it, each with its keys"
+    if not key:
+        return f"wanted keys below it, one of them {', '.join(known)}"
+    near = difflib.get_close_matches(str(found), known, n=1, cutoff=_NEAR)
+    return f"wanted {{{key}: {near[0] if near else '…'}}}" + ("" if near else f" with one of {', '.join(known)}")
+
+
+def _tags(path: Sequence[str | int]) -> tuple[str, list[str]]:
+    """The key that tells apart what may be at ``path``, and what it may say; of labels no key and their own keys."""
+    kinds = _kinds(path)
+    key = next((key for key in ("method", "rule") if any(key in _fields(kind) for kind in kinds)), "")
+    return key, [tag for kind in kinds for tag in _tag(kind)]
+
+
+def _nearest(path: Sequence[str | int], root: yaml.Node) -> str:
+    """Advice for an unknown key: the nearest key that would be right there, or whose key it is, or all of them."""
+    key, every = str(path[-1]), _kinds(path[:-1])
+    meant = _meant(every, _node(path[:-1], root))
+    known = sorted({name for kind in meant for name in _fields(kind)})
+    others = sorted({name for kind in every for name in _fields(kind)})
+    near = difflib.get_close_matches(key, others, n=1, cutoff=_NEAR)
+    if not near or near[0] in known:
+        return _advice(key, known)
+    owners = ", ".join(tag for kind in every if near[0] in _fields(kind) for tag in _tag(kind))
+    return f"{near[0]!r} belongs to {owners}, and this is {_tag(meant[0])[0]}, which has {', '.join(known)}"
+
+
+def _advice(found: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(found, known, n=1, cutoff=_NEAR)
     return f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(known)}"
 
 
-def _keys(path: Sequence[str | int]) -> set[str]:
-    """Keys that a recipe may hold at ``path``."""
+def _kinds(path: Sequence[str | int]) -> list[Any]:
+    """The classes of what a recipe may hold at ``path``."""
     kinds: list[Any] = [Recipe]
     for part in path:
         kinds = [found for kind in kinds for found in _step(kind, part)]
-    return {key for kind in kinds for key in _fields(kind)}
+    return kinds
+
+
+def _meant(kinds: list[Any], node: yaml.Node | None) -> list[Any]:
+    """Those of ``kinds`` that a mapping says it is; all of them where it does not say."""
+    if not isinstance(node, yaml.MappingNode):
+        return kinds
+    given = {key.value: value.value for key, value in node.value}
+    told = {given.get("method"), given.get("rule", "blocks"), *given}
+    return [kind for kind in kinds if told.intersection(_tag(kind))] or kinds
+
+
+def _tag(kind: Any) -> tuple[str, ...]:
+    """By what a recipe tells this class from the others of its union: a method, a rule, or the key of a label."""
+    for key in ("method", "rule"):
+        if key in (found := _fields(kind)):
+            return tuple(typing.get_args(found[key]))
+    return tuple(key for key, label in KINDS.items() if label is kind)
+
+
+def _node(path: Sequence[str | int], root: yaml.Node) -> yaml.Node | None:
+    node: yaml.Node | None = root
+    for part in path:
+        node = _child(node, part)
+    return node
 
 
 def _step(kind: Any, part: str | int) -> Iterator[Any]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -459,5 +460,8 @@ def rule_of(value: Any) -> str:
     """
     rule = value.get("rule", "blocks") if isinstance(value, dict) else getattr(value, "rule", "blocks")
     if rule not in RULES:
-        raise ValueError(f"rule is {rule!r}; wanted one of {', '.join(RULES)}")
+        near = difflib.get_close_matches(str(rule), RULES, n=1)
+        raise ValueError(
+            f"rule is {rule!r}; " + (f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(RULES)}")
+        )
     return str(rule)

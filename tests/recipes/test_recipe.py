@@ -61,10 +61,44 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one_and_its_line() -> 
         ("store: {shard_chip: 3}\n", "'shard_chips'"),
         ("labels: {a: {vectr: x.gpkg}}\n", "'vector'"),
         ("labels: {a: {vector: x.gpkg, atribute: b}}\n", "'attribute'"),
+        ("sample: {method: uniform, ever_km: 5}\n", "'every_km'"),
+        ("sample: [{method: uniform, n: 5}, {method: strata, raster: a.tif, eech: 3}]\n", "'each'"),
+        ("sample: {metod: uniform, n: 5}\n", "'method'"),
+        ("sample: {method: unifrm, n: 5}\n", "'uniform'"),
+        ("split: {rule: fold}\n", "'folds'"),
+        ("split: {rule: folds, tst: [1]}\n", "'test'"),
     ],
 )
 def test_every_clause_knows_its_nearest_key(wrong: str, right: str) -> None:
     assert any(f"did you mean {right}" in problem for problem in problems(SMALL + wrong))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (
+            "sample: {method: cities, points: a.csv, n: 3, evry_km: 4}\n",
+            "unknown key 'evry_km' in sample; 'every_km' belongs to uniform, and this is cities, which has apart_km, "
+            "largest, method, n, name, points, seed, sigma_km, weight",
+        ),
+        (
+            "sample: {method: distinct, zzz: 4, raster: a.tif}\n",
+            "wanted one of method, raster, seed, tolerance, within_km",
+        ),
+        ("sample: {method: cities, points: a.csv}\n", "key 'n' is missing in sample; add it"),
+        ("sample: {n: 4}\n", "key 'method' is missing in sample; wanted one of all, uniform, cities,"),
+        ("sample: uniform\n", "sample is 'uniform'; wanted {method: uniform}"),
+        ("sample:\n  - {method: uniform, n: 5}\n  - 3\n", "line 6: sample.1 is 3; wanted {method: …} with one of all,"),
+        ("split: folds\n", "split is 'folds'; wanted {rule: folds}"),
+        ("split: {rule: longitude, blok_km: 3}\n", "'block_km' belongs to blocks, folds, years, balanced, and this is"),
+        ("labels: {a: x.tif}\n", "labels.a is 'x.tif'; wanted keys below it, one of them vector, raster,"),
+        ("labels: [a]\n", "labels is ['a']; wanted names below it, each with its keys"),
+        ("grid: utm\n", "grid is 'utm'; wanted keys below it: fit, id_column,"),
+    ],
+)
+def test_what_is_told_apart_by_a_key_is_advised_by_the_keys_of_what_was_meant(wrong: str, sentence: str) -> None:
+    (problem,) = problems(SMALL + wrong)
+    assert sentence in problem
 
 
 def test_all_problems_are_reported_at_once() -> None:
