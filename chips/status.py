@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
+from chips.copy import MARKER
 from chips.manifest import read_manifest
 from chips.storage import Storage, open_storage
 from chips.write import JOURNAL, ROOT, failures, is_published, open_build, written_shards
@@ -49,6 +50,8 @@ def status(storage: Storage) -> Status:
         return Status(storage.url, "published", shards, shards, chips, storage.last_written(ROOT))
     build = open_build(storage)
     if build is None:
+        if storage.get(MARKER) is not None:
+            raise StoreError(storage.url, "holds an unfinished copy; the same 'curate publish … --to' continues it")
         raise StoreError(storage.url, "there is no dataset and no build here")
     done, total = written_shards(storage), build.layout.n_shards
     failed = {ordinal: why for ordinal, why in failures(storage).items() if ordinal not in done}

@@ -99,12 +99,9 @@ def build(
 
 
 def _build(request: Request, console: Console, prefect: bool | None) -> None:
-    tracked = bool(os.environ.get("PREFECT_API_URL")) if prefect is None else prefect
-    if tracked:
+    if _tracked(prefect):
         from flows.build import build as build_flow
-        from flows.tracking import require_server
 
-        require_server()
         build_flow(**request.as_parameters())
     else:
         from flows.steps import build as build_here
@@ -113,6 +110,16 @@ def _build(request: Request, console: Console, prefect: bool | None) -> None:
     from flows.steps import summary
 
     click.echo(summary(request.out))
+
+
+def _tracked(prefect: bool | None) -> bool:
+    """Whether a command is to run as a flow; then there must be a server."""
+    if not (bool(os.environ.get("PREFECT_API_URL")) if prefect is None else prefect):
+        return False
+    from flows.tracking import require_server
+
+    require_server()
+    return True
 
 
 @main.command()
@@ -175,6 +182,37 @@ def update(
         made = update_dataset(request, console)
         if made is not None:
             click.echo(summary(made))
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--to", help="Copy the finished dataset to this folder or address; an earlier copy becomes a version.")
+@_version_option
+@click.option("--recipe", help="File of the recipe, if it names files relative to its own folder.")
+@click.option("--prefect/--no-prefect", default=None, help="Track it in Prefect. Default: if PREFECT_API_URL is set.")
+@click.pass_obj
+def publish(
+    options: dict[str, Any],
+    dataset: str,
+    to: str | None,
+    version: int | None,
+    recipe: str | None,
+    prefect: bool | None,
+) -> None:
+    """Publish a build that was stopped when its shards were written. With --to, copy a dataset to another place."""
+    with _session(options) as console:
+        from flows.finishing import make_publishing
+        from flows.finishing import publish as publish_here
+        from flows.steps import summary
+
+        asked = make_publishing(dataset, to=to, version=version, recipe=recipe)
+        if _tracked(prefect):
+            from flows.release import publish as publish_flow
+
+            publish_flow(**asked.as_parameters())
+        else:
+            publish_here(asked, console)
+        click.echo(summary(asked.where))
 
 
 def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -81,7 +81,7 @@ def recipe_text(recipe: Recipe | str | None) -> str | None:
 def run_name(verb: str) -> str:
     """``build <dataset> · <area> · <recipe>`` of the flow run that asks."""
     given = flow_run.parameters
-    parts = [short_name(str(given[key])) for key in ("dataset", "out", "aoi") if given.get(key)]
+    parts = [short_name(str(given[key])) for key in ("dataset", "out", "aoi", "to") if given.get(key)]
     recipe = given.get("recipe")
     if isinstance(recipe, Mapping):
         parts.append(str(recipe.get("name") or "recipe"))

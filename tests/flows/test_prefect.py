@@ -164,6 +164,22 @@ def test_who_listens_hears_of_a_published_dataset(record: dict[str, Any]) -> Non
     assert about[0]["resource"]["prefect.resource.id"] == resource_of(out)["prefect.resource.id"]
 
 
+@pytest.mark.usefixtures("server")
+def test_who_listens_hears_of_a_copy_and_of_none_that_was_there(record: dict[str, Any], tmp_path: Path) -> None:
+    from flows.release import publish
+
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.build.emit", lambda event, dataset, facts: told.append(f"{event} {dataset}"))
+        copied = publish(record["dataset"], to=str(tmp_path / "copy"))
+        assert told == [f"curate.dataset.published {tmp_path / 'copy'}"]
+        assert copied == record | {"dataset": str(tmp_path / "copy")}
+        assert publish(record["dataset"], to=str(tmp_path / "copy")) == copied
+        assert publish(record["dataset"]) == record
+    assert len(told) == 1
+    assert _content(tmp_path / "copy") == _content(Path(record["dataset"]))
+
+
 def test_without_a_server_prefect_is_refused_and_none_is_started(
     curate: Callable[..., Any], world: World, world_recipe: Path, tmp_path: Path
 ) -> None:
