@@ -38,7 +38,7 @@ define environment
 	@touch $@
 endef
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint docs bench lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -62,6 +62,10 @@ lint: $(VENV)/.stamp-dev ## ruff, mypy --strict, and the floors
 test: lint ## lint, then all the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+docs: $(VENV)/.stamp-dev ## build the documentation as a site into ./site
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "Read it with: $(BIN)/mkdocs serve"
+
 bench: $(VENV)/.stamp-dev ## time curate against the bare loaders; BENCH_ARGS="--size-px 4096"
 	$(BIN)/python benchmarks/build_vs_bare.py $(BENCH_ARGS)
 
@@ -75,5 +79,5 @@ lock: ## solve requirements.lock and requirements-dev.lock again (needs uv)
 	$(compile) --group build --constraint requirements-dev.lock --output-file requirements.lock
 
 clean: ## remove the environment, the demo and every cache
-	rm -rf $(VENV) $(DEMO) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEMO) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
