@@ -75,6 +75,10 @@ TELLING = ("red", "nir", "nir08", "green", "swir16", "swir22")
 FLOOR_PX = 0.05
 """Added to the error of a chip before chips are weighed, so that one of rich texture does not decide alone."""
 
+EXACT_M = 1 / 1024
+"""Grids are moved by whole multiples of it, in metres. As coordinates they are exact, so that a pixel is the same in
+every window. Other fractions are rounded otherwise once a coordinate passes a power of two, as in Greece."""
+
 
 @dataclass(frozen=True, slots=True)
 class CoregisterSpec:
@@ -733,7 +737,8 @@ def _grid_at(geobox: GeoBox, east_m: float, north_m: float) -> GeoBox:
     if geobox.crs is None or not geobox.crs.projected:
         raise ValueError(f"the grid is in {geobox.crs}; shifts are in metres and want a projected CRS")
     t = geobox.transform
-    return GeoBox(geobox.shape, Affine(t.a, t.b, t.c + east_m, t.d, t.e, t.f + north_m), geobox.crs)
+    east, north = (round(value / EXACT_M) * EXACT_M for value in (east_m, north_m))
+    return GeoBox(geobox.shape, Affine(t.a, t.b, t.c + east, t.d, t.e, t.f + north), geobox.crs)
 
 
 def _in_order(parts: Sequence[xr.DataArray], members: Sequence[Sequence[int]]) -> xr.DataArray:

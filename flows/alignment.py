@@ -3,6 +3,9 @@
 Sensors and dates are up to a pixel off (Sentinel-2A and -2B of 2018 differ by 7 m over Lower Austria). The shift of an
 acquisition is voted by places spread over the area, larger than most chips, because small ones tell too little. When it
 is undone, the same places are measured again, so that what is left is known and not hoped for.
+
+A new version of a dataset keeps the shifts of the one before: its pixels were read by them. Acquisitions that came
+since are held against those that were there, as they lie in the dataset.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from catalog.lock import SceneShift
 from chips.index import ChipRecord, ShiftRecord
 from cube.align import (
     MIN_PX,
+    REFERENCE_DATES,
     AcquisitionShift,
     CoregisterSpec,
     Shift,
@@ -50,6 +54,9 @@ SAMPLE_BANDS = 2
 """Bands compared; a second one helps between seasons."""
 ENOUGH_CLEAR = 0.3
 """Dates are compared at a place where they are this much as clear as the clearest one there."""
+REFERENCE = "the reference"
+"""Why the shift of the clearest acquisition is not undone."""
+UNCOMPARED = Shift(math.nan, math.nan, math.nan, math.nan, 0, "there is nothing to hold it against where it is clear")
 STATIC = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 """Stands for the time of a source that has none: any date is as near to it."""
 
@@ -85,39 +92,66 @@ class Task:
     request: CubeRequest
     """Of the dates as a series, in the bands that are compared."""
     scenes: Sequence[Scene]
+    """Of the acquisitions that are to be measured."""
     acquisitions: Mapping[dt.datetime, str]
+    """These acquisitions."""
     chips: Sequence[Chip]
     """Of the plan."""
     windows: Sequence[Window]
     """The places."""
     other: tuple[CubeRequest, Sequence[Scene]] | None
-    """The source that is the reference, on the same pixels; None when it is one of its own."""
+    """What they are held against, on the same pixels: another source, or what an update found of this one. None when it
+    is one another."""
+    nearest: int | None
+    """Dates of it that make an image, those nearest in time; None for all."""
     pairs: tuple[tuple[str, str], ...]
     """(band, band of the reference)."""
+    told: frozenset[str] = frozenset()
+    """Chips whose medians are those of the dates before; new dates do not change them."""
 
 
-def measure(plan: Plan, console: Console) -> bytes | None:
+def measure(plan: Plan, console: Console, frozen: bytes | None = None) -> bytes | None:
     """The shifts of all sources that the recipe wants aligned, as ``alignment.json``; None when it wants none.
 
     A source that is the reference of another comes first, and is read as it will be in the dataset. Reads the places
-    once as they are, and once more where something is undone. Raises ReadError.
+    once as they are, and once more where something is undone.
+
+    Args:
+        plan: Of the build, or of the new version.
+        console: Hears what was found.
+        frozen: What was measured for the version before. It stays, and only acquisitions that it does not name are
+            measured: against another source as in a first build; with ``clearest`` against the acquisition that was the
+            clearest then; with ``composite`` against the median of those that were there. Nothing is read for a source
+            without new ones.
+
+    Raises:
+        ReadError: A file cannot be read.
     """
     document: dict[str, Any] = {}
     undone: dict[str, dict[str, tuple[float, float]]] = {}
     requests = {request.name: request for request in plan.requests}
+    before_it = _read_document(frozen)
     for name in _order(plan):
-        task = _task(plan, requests, name, undone)
+        known = before_it.get(name)
+        undone[name] = dict(moved(frozen, name))
+        task = _task(plan, requests, name, undone, known)
+        if known is not None and not task.acquisitions:
+            document[name] = known
+            continue
         with console.stage(f"measuring the alignment of {name}"):
-            clearest = _clearest(task) if task.spec.reference == "clearest" else None
+            clearest = _clearest(task) if task.spec.reference == "clearest" and task.other is None else None
             before = _measured(task, {}, clearest)
             shifts = by_acquisition(before.voted, task.request.resolution_m)
-            undone[name] = moves(shifts, task.spec, task.request.resolution_m)
+            found = moves(shifts, task.spec, task.request.resolution_m)
         after = before
-        if undone[name]:
+        if found:
             with console.stage(f"measuring {name} again"):
-                after = _measured(task, undone[name], clearest)
+                after = _measured(task, found, clearest)
+        undone[name] |= found
         document[name] = _document(task, shifts, before, after, clearest)
-        console.say(_said(name, task.spec, shifts, undone[name]))
+        if known is not None:
+            document[name] = _extended(known, document[name])
+        console.say(_said(name, task.spec, shifts, found, more=known is not None))
     return json.dumps(document, indent=1, sort_keys=True).encode() if document else None
 
 
@@ -133,7 +167,7 @@ def _document(
     reference = None if clearest is None else task.acquisitions[clearest]
     acquisitions = {}
     for key, shift in sorted(shifts.items()):
-        why = "the reference" if key == reference else why_left(shift, task.spec, task.request.resolution_m)
+        why = REFERENCE if key == reference else why_left(shift, task.spec, task.request.resolution_m)
         numbers = {
             **{name: getattr(shift, name) for name in ("east_m", "north_m", "error_m", "spread_m", "quality")},
             "left_m": left[key].length_m,
@@ -152,6 +186,11 @@ def _document(
         "acquisitions": acquisitions,
         "chips": {chip: _chip(task, before.chips[chip], after.chips.get(chip, [])) for chip in sorted(before.chips)},
     }
+
+
+def _extended(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What ``alignment.json`` says of a source, with what was measured for a new version beside it."""
+    return found | {part: known[part] | found[part] for part in ("acquisitions", "chips")}
 
 
 def _chip(task: Task, before: Sequence[Shift], after: Sequence[Shift]) -> dict[str, Any]:
@@ -226,12 +265,15 @@ def _said(
     spec: CoregisterSpec,
     shifts: Mapping[str, AcquisitionShift],
     undone: Mapping[str, tuple[float, float]],
+    *,
+    more: bool,
 ) -> str:
     lengths = [shift.length_m for shift in shifts.values() if shift.chips]
+    acquisitions = f"{len(shifts)}{' new' if more else ''}"
     if not lengths:
-        return f"{name}: no acquisition of {len(shifts)} could be measured against the {spec.reference}"
+        return f"{name}: no acquisition of {acquisitions} could be measured against the {spec.reference}"
     return (
-        f"{name}: {len(lengths)} of {len(shifts)} acquisitions could be measured, in the middle "
+        f"{name}: {len(lengths)} of {acquisitions} acquisitions could be measured, in the middle "
         f"{np.median(lengths):.1f} m off {spec.reference}; {len(undone)} are moved"
     )
 
@@ -241,6 +283,7 @@ def _task(
     requests: Mapping[str, CubeRequest],
     name: str,
     undone: Mapping[str, Mapping[str, tuple[float, float]]],
+    known: Mapping[str, Any] | None,
 ) -> Task:
     source = plan.recipe.sources[name]
     assert source.coregister is not None
@@ -249,28 +292,36 @@ def _task(
     pairs = comparable_bands(source.centres_um, reference.centres_um)[:SAMPLE_BANDS]
     if not pairs:  # indices and temperatures have no light of their own, but the same band is like itself
         pairs = tuple((band, band) for band in request.bands[:SAMPLE_BANDS])
-    series = _series(request, [own for own, _ in pairs])
-    other = None
-    if named is not None:
-        known = _series(requests[named], [band for _, band in pairs])
-        on_same_pixels = dataclasses.replace(
-            known,
-            resolution_m=request.resolution_m,
-            resampling=(),
-            moved=tuple(sorted(undone.get(named, {}).items())),
-        )
-        other = (on_same_pixels, plan.scenes[named])
-    scenes = plan.scenes[name]
+    series, scenes = _series(request, [own for own, _ in pairs]), plan.scenes[name]
+    there = {} if known is None else known["acquisitions"]
+    if named is None:
+        zero = _held_against(source.coregister, there)
+        held, against = series, [scene for scene in scenes if scene.acquisition in zero]
+    else:
+        held, against = _series(requests[named], [band for _, band in pairs]), list(plan.scenes[named])
+        held = dataclasses.replace(held, resolution_m=request.resolution_m, resampling=())
+    held = dataclasses.replace(held, moved=tuple(sorted(undone.get(named or name, {}).items())))
     return Task(
         spec=source.coregister,
         request=series,
-        scenes=scenes,
-        acquisitions={step.time: step.scenes[0].acquisition for step in join_steps(series, scenes) if step.time},
+        scenes=[scene for scene in scenes if scene.acquisition not in there],
+        acquisitions={
+            step.time: step.scenes[0].acquisition
+            for step in join_steps(series, scenes)
+            if step.time and step.scenes[0].acquisition not in there
+        },
         chips=plan.chips,
         windows=_places(plan.chips, request, source.coregister.places),
-        other=other,
+        other=(held, against) if against else None,
+        nearest=None if named is None else REFERENCE_DATES,
         pairs=pairs,
+        told=frozenset() if known is None else frozenset(chip for chip, one in known["chips"].items() if one["dates"]),
     )
+
+
+def _held_against(spec: CoregisterSpec, there: Mapping[str, Any]) -> set[str]:
+    """Acquisitions of the version before that new ones of the same source are held against; none in a first build."""
+    return {key for key, told in there.items() if spec.reference == "composite" or told["reason"] == REFERENCE}
 
 
 def _series(request: CubeRequest, bands: Sequence[str]) -> CubeRequest:
@@ -283,6 +334,7 @@ def _series(request: CubeRequest, bands: Sequence[str]) -> CubeRequest:
         keep=KeepSpec(min_clear=MIN_PX / SAMPLE_PX**2),
         apply_mask=False,
         coverage=None,
+        moved=(),
     )
 
 
@@ -339,13 +391,15 @@ def _measured(task: Task, undone: Mapping[str, tuple[float, float]], clearest: d
         seen = _read(request, task.scenes, window)
         reference = _reference(task, seen, window, clearest)
         if reference is None:
+            for date in seen.dates:
+                found.voted[task.acquisitions[date]].append(UNCOMPARED)
             continue
         whole = measure_series(seen.cube, seen.clear, reference=reference, max_shift_px=task.spec.max_shift_px)
         for date, shift in zip(seen.dates, whole, strict=True):
             found.voted[task.acquisitions[date]].append(shift)
         for index, y, x in _chips_in(zones, window):
             chip = task.chips[index].id
-            if chip in found.chips:
+            if chip in found.chips or chip in task.told:
                 continue
             shifts = whole
             if (y.stop - y.start, x.stop - x.start) != window.shape:
@@ -366,14 +420,15 @@ def _reference(
     task: Task, seen: Seen, window: Window, clearest: dt.datetime | None
 ) -> Literal["composite"] | int | Arrays | None:
     """What the dates of a place are held against; None where there is nothing."""
-    if task.other is not None:
+    if task.other is not None and seen.dates:
         other = _read(*task.other, window)
-        if not other.dates or not seen.dates:
-            return None
-        return nearest_dates(other.cube, other.clear, other.dates, seen.dates)
-    if task.spec.reference == "clearest":
-        return seen.dates.index(clearest) if clearest in seen.dates and len(seen.dates) > 1 else None
-    return "composite" if len(seen.dates) > 1 else None
+        if other.dates:
+            count = task.nearest or len(other.dates)
+            return nearest_dates(other.cube, other.clear, other.dates, seen.dates, count)
+    if len(seen.dates) > 1 and clearest in seen.dates:
+        return seen.dates.index(clearest)
+    # Also where an update came to ground that was never seen: there the new dates are held against each other.
+    return "composite" if len(seen.dates) > 1 and task.spec.reference == "composite" else None
 
 
 def _clearest(task: Task) -> dt.datetime | None:

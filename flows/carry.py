@@ -146,13 +146,13 @@ def _source(
     index: pyarrow.Table,
 ) -> CarriedSource | str:
     """What is taken over of one source; a sentence where nothing can be."""
-    if _timeless(before) != _timeless(after) or methods(before, old_scenes) != methods(after, new_scenes):
+    was, now = _steps(before, old_scenes), _steps(after, new_scenes)
+    if _timeless(before, was) != _timeless(after, was) or methods(before, old_scenes) != methods(after, new_scenes):
         return "its new scenes have files of another kind, and all are stored in one way"
     if after.time is not None and after.time.by_chip:
         return "its chips have days of their own"
     if (why := _depends_on_window(after, new_scenes, chips)) is not None:
         return why
-    was, now = _steps(before, old_scenes), _steps(after, new_scenes)
     if after.time is None:
         kept: set[Slot] = {(None, None)}
     else:
@@ -177,9 +177,10 @@ def _source(
     )
 
 
-def _timeless(request: CubeRequest) -> CubeRequest:
-    """The request without what more dates change."""
-    return replace(request, periods=(), orbits=(), steps=1)
+def _timeless(request: CubeRequest, was: Mapping[str, Step]) -> CubeRequest:
+    """The request without what more dates change; shifts of dates that were there are the same for ever."""
+    moved = tuple((name, place) for name, place in request.moved if name in was)
+    return replace(request, periods=(), orbits=(), steps=1, moved=moved)
 
 
 def _steps(request: CubeRequest, scenes: Sequence[Scene]) -> dict[str, Step]:
@@ -213,9 +214,11 @@ def _same_places(before: CubeRequest, after: CubeRequest) -> tuple[tuple[int, in
 def _depends_on_window(request: CubeRequest, scenes: Sequence[Scene], chips: Sequence[Chip]) -> str | None:
     """Why pixels of a source may differ with the window they are read in; None where they do not.
 
-    Only the methods that ``cube.warp`` leaves to GDAL do, and only between coordinate systems.
+    Only the methods that ``cube.warp`` leaves to GDAL do, and but for cubic only between coordinate systems.
     """
     others = sorted(set(methods(request, scenes).values()) - {"nearest", "bilinear"})
+    if "cubic" in others:
+        return "'cubic' between grids depends a little on the window that is read"
     zones = {chip.epsg for chip in chips}
     if others and (len(zones) > 1 or {asset.epsg for scene in scenes for asset in scene.assets} - zones):
         return f"'{others[0]}' between coordinate systems depends a little on the window that is read"

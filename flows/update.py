@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from curate.errors import InputError, OutputError, StoreError
 from flows.console import Console
 from flows.steps import (
+    ALIGNMENT,
     DRAWN,
     PLACES,
     RECIPE,
@@ -363,11 +364,6 @@ def can_grow(old: Recipe, new: Recipe, *, more_area: bool) -> None:
     from tiling.split_rules import stability
 
     for name, source in new.sources.items():
-        if source.coregister is not None:
-            raise InputError(
-                f"sources.{name}",
-                "'coregister' measures dates against each other, so new ones would move the old; build a new dataset",
-            )
         time = source.time
         chooses = time.single or time.picked or time.max_dates
         if not source.table.timeless and chooses and periods(old.interval, time) != periods(new.interval, time):
@@ -446,6 +442,7 @@ def _begin(before: Before, recipe: Recipe, aoi: Aoi, console: Console) -> Prepar
     from chips.storage import open_storage
     from chips.versions import version_url
     from chips.write import start_build
+    from flows.alignment import measure
     from flows.dates import DATES
     from flows.describing import judge_terms
     from flows.plan import make_plan
@@ -461,12 +458,16 @@ def _begin(before: Before, recipe: Recipe, aoi: Aoi, console: Console) -> Prepar
     with console.stage("planning"):
         plan = make_plan(recipe, area, lock_bytes(found))
     judge_terms(plan, console)
+    if (alignment := measure(plan, console, _alignment(before))) is not None:
+        plan = make_plan(recipe, area, plan.lock, alignment)
     carried = _carried(before, plan, console)
     region = before.storage.get(REGION) if aoi is before.aoi else None
     frozen = {name: data for name in (DRAWN, SAMPLING) if (data := before.storage.get(name)) is not None}
     documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: region or aoi_document(aoi), **frozen}
     if plan.places:
         documents[PLACES] = places_document(plan.places)
+    if plan.alignment is not None:
+        documents[ALIGNMENT] = plan.alignment
     if area.dates is not None:
         documents[DATES] = area.dates
     storage = open_storage(version_url(before.dataset, before.version + 1), create=True)
@@ -514,11 +515,17 @@ def _carried(before: Before, plan: Plan, console: Console) -> Carried:
 
     locked = read_lock(_needed(before.storage, SCENES))
     scenes = used_scenes(before.recipe, locked)
-    requests = cube_requests(before.recipe, scenes, ())
+    requests = cube_requests(before.recipe, scenes, (), _alignment(before))
     carried, told = carry_over(published(before.storage), requests, scenes, locked, plan)
     for sentence in told:
         console.say(sentence)
     return carried
+
+
+def _alignment(before: Before) -> bytes | None:
+    """What was measured for the version before; None where the recipe does not ask for it."""
+    asked = any(source.coregister is not None for source in before.recipe.sources.values())
+    return _needed(before.storage, ALIGNMENT) if asked else None
 
 
 def _needed(storage: Storage, name: str) -> bytes:

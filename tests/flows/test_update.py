@@ -348,7 +348,6 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
         ("time: {single: clearest}", "'single: clearest' chooses among the dates of the whole time"),
         ("time: {series: true, max_dates: 3}", "'max_dates: 3' chooses"),
         ("time: {pair: clarity}", "'pair: clarity' chooses"),
-        ("coregister: {}", "'coregister' measures dates against each other"),
     ],
 )
 def test_rules_that_look_at_all_dates_refuse_more_time(options: str, says: str) -> None:
@@ -356,8 +355,7 @@ def test_rules_that_look_at_all_dates_refuse_more_time(options: str, says: str) 
     old, new = (parse_recipe(f"time: {time}\n{source}") for time in (SHORT, LONG))
     with pytest.raises(InputError, match=says):
         can_grow(old, new, more_area=False)
-    if "coregister" not in options:
-        can_grow(old, old, more_area=True)
+    can_grow(old, old, more_area=True)
 
 
 @pytest.mark.parametrize(
