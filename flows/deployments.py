@@ -72,7 +72,8 @@ def deployments(
         name=f"scenes for {name}",
         description="Updates the dataset when the watch has seen new scenes.",
         expect={ARRIVED},
-        match={"prefect.resource.id": resource_of(request.out)["prefect.resource.id"]},
+        # Of this dataset alone. The address too: two addresses may be one id ("a-b" and "a/b").
+        match={label: resource_of(request.out)[label] for label in ("prefect.resource.id", "curate.url")},
     )
     made: list[RunnerDeployment] = []
     rows: tuple[tuple[Any, str, dict[str, Any], list[Any], str], ...] = (

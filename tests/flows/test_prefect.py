@@ -242,6 +242,52 @@ def test_the_file_of_deployments_says_what_the_command_registers(world: World, t
         assert (said["description"], said["tags"]) == (made.description, made.tags)
 
 
+def _trigger_of_file(out: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The trigger of prefect.yaml as `prefect deploy` fills it in."""
+    from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
+    from prefect.utilities.templating import apply_values
+    from pydantic import TypeAdapter
+
+    monkeypatch.setenv("CURATE_OUT", out)
+    (said,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]["triggers"]
+    adapter: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
+    return adapter.validate_python(apply_values(said, {}, warn_on_notset=False))
+
+
+@pytest.mark.parametrize("how", ["command", "file"])
+def test_an_update_starts_when_scenes_of_its_own_dataset_arrive(
+    how: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import UTC, datetime
+    from uuid import uuid4
+
+    from prefect.server.events.schemas.automations import EventTrigger
+    from prefect.server.events.schemas.events import ReceivedEvent, Resource
+
+    from flows.tracking import ARRIVED, PUBLISHED, resource_of
+
+    out = str(tmp_path / "dataset")
+    made = _deployed(tmp_path, world)[0].triggers[0] if how == "command" else _trigger_of_file(out, monkeypatch)
+    made.set_deployment_id(uuid4())
+    trigger = EventTrigger.model_validate(made.as_automation().trigger.model_dump(mode="json"))
+
+    def starts(dataset: str, event: str = ARRIVED) -> bool:
+        given: dict[str, Any] = {
+            "id": uuid4(),
+            "occurred": datetime.now(UTC),
+            "received": datetime.now(UTC),
+            "event": event,
+        }
+        return trigger.covers(ReceivedEvent(resource=Resource(resource_of(dataset)), payload={}, **given))
+
+    assert starts(out)
+    assert starts(f"{out}/")
+    assert not starts(out, PUBLISHED)
+    # The third has the same id as ours.
+    for other in (str(tmp_path / "other"), f"{out}2", f"{tmp_path}-dataset", "s3://bucket/dataset"):
+        assert not starts(other)
+
+
 @pytest.mark.usefixtures("server")
 def test_deployments_are_registered_with_a_pool_that_is_there(world: World, tmp_path: Path) -> None:
     from prefect import get_client
