@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.artifacts import update_progress_artifact as update_progress
 
 from flows import steps
-from flows.tracking import PUBLISHED, RECORDED, RETRIED, RunConsole, emit, recipe_text, run_name
+from flows.tracking import PUBLISHED, RECORDED, RETRIED, RunConsole, emit, recipe_text, run_name, told_run
 from flows.update import UpdateRequest, finish_update, grown, prepare_update, reopen_update
 from recipes.recipe import Recipe
 
@@ -88,10 +88,9 @@ def build(
         dask: Address of a Dask scheduler; threads of this process when empty.
         jobs: Shards built at once by threads.
     """
-    request = steps.make_request(
-        aoi=aoi, recipe=recipe_text(recipe), catalog=catalog, out=out, dask=dask, jobs=jobs
-    )  # fmt: skip
-    return _build(request)
+    with told_run():
+        text = recipe_text(recipe)
+        return _build(steps.make_request(aoi=aoi, recipe=text, catalog=catalog, out=out, dask=dask, jobs=jobs))
 
 
 def _build(request: steps.Request) -> dict[str, Any]:
@@ -125,18 +124,19 @@ def update(
         dask: Address of a Dask scheduler; threads of this process when empty.
         jobs: Shards built at once by threads.
     """
-    text = recipe_text(recipe)
-    request = steps.make_request(aoi=aoi, recipe=text, catalog=catalog, out=out, dask=dask, jobs=jobs)
-    if not steps.is_built(request.out):
-        return _build(request)
-    file = None if text is None or "\n" in text else request.recipe
-    wish = grown(request.out, until=until, aoi=request.aoi, recipe=file, dask=dask, jobs=jobs)
-    todo = prepare(wish)
-    if todo is None:
-        return steps.record(request.out)
-    in_batches(wish, request.out, todo)
-    publish(wish)
-    return tell(request.out)
+    with told_run():
+        text = recipe_text(recipe)
+        request = steps.make_request(aoi=aoi, recipe=text, catalog=catalog, out=out, dask=dask, jobs=jobs)
+        if not steps.is_built(request.out):
+            return _build(request)
+        file = None if text is None or "\n" in text else request.recipe
+        wish = grown(request.out, until=until, aoi=request.aoi, recipe=file, dask=dask, jobs=jobs)
+        todo = prepare(wish)
+        if todo is None:
+            return steps.record(request.out)
+        in_batches(wish, request.out, todo)
+        publish(wish)
+        return tell(request.out)
 
 
 def in_batches(request: steps.Request | UpdateRequest, out: str, todo: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -246,7 +246,7 @@ def _deployments(asked: dict[str, Any], schedules: tuple[str, str, str], until: 
 @click.pass_obj
 def serve(options: dict[str, Any], /, update: str, check: str, watch: str, until: str, **asked: Any) -> None:
     """Keep a dataset up to date from this machine: update, check and watch on schedules of Prefect, until Ctrl-C."""
-    with _session(options):
+    with _session(options, tells=False):
         made = _deployments(asked, (update, check, watch), until)
         from prefect import serve as serve_all
 
@@ -585,18 +585,21 @@ def _write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _session(options: dict[str, Any]) -> Iterator[Console]:
+def _session(options: dict[str, Any], *, tells: bool = True) -> Iterator[Console]:
     """Run a command's body: errors become one sentence and an exit code, Ctrl-C and SIGTERM leave at once.
 
+    ``tells`` says whether it has numbers to tell, or leaves that, and the port, to processes that it starts.
     Leaving at once is safe: a shard that was not finished is not in the journal, so the next run builds it again.
     """
+    from curate.tracing import run_id, traced
     from flows.console import open_console
     from flows.metrics import Metered, told
 
     console = Metered(open_console(options["log_format"], verbose=options["verbose"]))
+    name = click.get_current_context().command_path
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with told():
+        with told() if tells else nullcontext(), traced(name, run_id()):
             yield console
     except KeyboardInterrupt:
         console.say("interrupted; what was built is kept, the same command continues", level="warning")

@@ -8,15 +8,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from curate.telling import ids
+from curate.tracing import run_id
 
 LogFormat = Literal["auto", "bar", "plain", "json"]
 REPORT_EVERY_S = 10.0
@@ -116,7 +115,7 @@ class JsonConsole:
     """
 
     def __init__(self) -> None:
-        self.run = os.environ.get("CURATE_RUN") or uuid.uuid4().hex
+        self.run = run_id()
 
     def say(self, text: str, **facts: Any) -> None:
         """A remark as an object."""

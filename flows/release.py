@@ -9,7 +9,7 @@ from prefect import flow, task
 from flows import finishing, steps
 from flows.build import tell
 from flows.finishing import Publishing, make_publishing
-from flows.tracking import RECORDED, RETRIED, RunConsole, run_name
+from flows.tracking import RECORDED, RETRIED, RunConsole, run_name, told_run
 
 
 @task(**RETRIED)
@@ -30,7 +30,8 @@ def publish(
         version: The version to copy; the latest when empty.
         recipe: The recipe's file, from whose folder its relative paths start.
     """
-    asked = make_publishing(dataset, to=to, version=version, recipe=recipe)
-    if not finish_or_copy(asked):
-        return steps.record(asked.where)
-    return tell(asked.where)
+    with told_run():
+        asked = make_publishing(dataset, to=to, version=version, recipe=recipe)
+        if not finish_or_copy(asked):
+            return steps.record(asked.where)
+        return tell(asked.where)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import CurateError
+from curate.tracing import Trace, flush, here
 from flows.cluster import connect
 from flows.shard import ShardDone, Work, build_and_write
 
@@ -58,10 +59,10 @@ def _pass(shards: Sequence[Shard], submit: Submit, on_done: Callable[[ShardDone]
     return failed
 
 
-def _try(work: Work, shard: Shard) -> ShardDone | CurateError:
+def _try(work: Work, shard: Shard, under: Trace) -> ShardDone | CurateError:
     """Our errors as values: they are told at the end, and do not stop the other shards."""
     try:
-        return build_and_write(work, shard)
+        return build_and_write(work, shard, under)
     except CurateError as error:
         return error
 
@@ -83,7 +84,8 @@ def _threads(work: Work, jobs: int) -> Iterator[Submit]:
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="shard")
 
     def submit(shards: Sequence[Shard]) -> Iterator[tuple[int, ShardDone | CurateError]]:
-        futures = {pool.submit(_try, work, shard): shard.ordinal for shard in shards}
+        under = here()
+        futures = {pool.submit(_try, work, shard, under): shard.ordinal for shard in shards}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
@@ -106,8 +108,9 @@ def _cluster(work: Work, scheduler: str, say: Callable[[str], None]) -> Iterator
         (handed,) = client.scatter([work], broadcast=True, hash=False)
 
         def submit(shards: Sequence[Shard]) -> Iterator[tuple[int, ShardDone | CurateError]]:
+            under = here()
             futures = {
-                client.submit(_try, handed, shard, pure=False, retries=WORKER_RETRIES): shard.ordinal
+                client.submit(_try, handed, shard, under, pure=False, retries=WORKER_RETRIES): shard.ordinal
                 for shard in shards
             }
             for future in as_completed(futures):  # type: ignore[no-untyped-call]
@@ -115,3 +118,5 @@ def _cluster(work: Work, scheduler: str, say: Callable[[str], None]) -> Iterator
                 future.release()
 
         yield submit
+        if here().headers:  # workers that were made for us end now
+            client.run(flush, on_error="ignore")

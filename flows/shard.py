@@ -17,6 +17,7 @@ from cube.build import OTHER_YEARS, CubeData, CubeRecord, CubeRequest, allocate,
 from cube.times import DateSlot, Interval
 from curate.errors import ReadError
 from curate.telling import What, about, take
+from curate.tracing import Trace, span
 from flows.carry import UNREADABLE, Carried, carried_labels, joined, on_ground, part_request, taken
 from flows.coverage import chip_coverage
 from flows.dates import slots_of
@@ -208,10 +209,13 @@ def _cube(
         return cube
 
 
-def build_and_write(work: Work, shard: Shard) -> ShardDone:
-    """Build one shard and write it; running it twice leaves the store as running it once."""
-    with about(shard=shard.ordinal):
+def build_and_write(work: Work, shard: Shard, under: Trace | None = None) -> ShardDone:
+    """Build one shard and write it, as a span of a trace; running it twice leaves the store as running it once."""
+    told = {"shard": shard.ordinal, "chips": len(shard.chips)}
+    with about(shard=shard.ordinal), span("shard", under, **told) as note:
         data = build_shard(work, shard)
+        sources = [source for record in data.records for source in record.sources.values()]
+        note(scenes=len({scene for source in sources for scene in source.scenes}))
         write_shard(work.build, shard.ordinal, shard.start, data.arrays, data.records)
     return ShardDone(shard.ordinal, len(shard.chips), take())
 

@@ -16,8 +16,9 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from curate.errors import CurateError, InputError
+from curate.tracing import span, traced
 from flows import steps
-from flows.metrics import metrics
+from flows.metrics import metrics, told
 from recipes.read import dump_recipe
 from recipes.recipe import Recipe
 
@@ -66,11 +67,25 @@ class RunConsole:
     def stage(self, name: str, total: int | None = None) -> Iterator[RunConsole]:
         """A line when a stage begins; how far it is stands in the progress artifact."""
         self.say(name if total is None else f"{name}: {total}")
-        with metrics().stage(name):
+        with span(name), metrics().stage(name):
             yield self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Nothing: a line a shard would drown the log."""
+
+
+@contextmanager
+def told_run() -> Iterator[None]:
+    """The body of a flow: its numbers and its trace are told, with the command's where a command has started it.
+
+    Told or not, the run goes on: nobody is there to choose another port at night.
+    """
+    given = flow_run.parameters
+    about = next((str(given[key]) for key in ("to", "dataset", "out") if given.get(key)), "")
+    labels = {"flow": flow_run.flow_name or "", "dataset": steps.absolute_out(about) if about else ""}
+    say = RunConsole().say
+    with told(labels, forgive=say), traced(flow_run.flow_name or "flow", str(flow_run.id or "")):
+        yield
 
 
 def recipe_text(recipe: Recipe | str | None) -> str | None:

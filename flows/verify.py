@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from curate.errors import StoreError
 from flows import steps
-from flows.tracking import RECORDED, RETRIED, RunConsole, run_name
+from flows.tracking import RECORDED, RETRIED, RunConsole, run_name, told_run
 
 
 @task(**RETRIED)
@@ -26,11 +26,14 @@ def check(dataset: str) -> dict[str, Any]:
     Args:
         dataset: Folder or address of the dataset.
     """
-    problems, facts = read_again(dataset)
-    lines = [f"- {problem}" for problem in problems] or ["The dataset is as promised."]
-    lines += ["", "| counted | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())]
-    create_markdown_artifact("\n".join(lines), key="check", description=dataset)
-    if problems:
-        shown = "; ".join(problems[:3])
-        raise StoreError(dataset, f"breaks {len(problems)} of its promises: {shown}. The artifact 'check' lists all")
-    return {"dataset": steps.absolute_out(dataset), "problems": 0}
+    with told_run():
+        problems, facts = read_again(dataset)
+        lines = [f"- {problem}" for problem in problems] or ["The dataset is as promised."]
+        lines += ["", "| counted | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())]
+        create_markdown_artifact("\n".join(lines), key="check", description=dataset)
+        if problems:
+            shown = "; ".join(problems[:3])
+            raise StoreError(
+                dataset, f"breaks {len(problems)} of its promises: {shown}. The artifact 'check' lists all"
+            )
+        return {"dataset": steps.absolute_out(dataset), "problems": 0}

@@ -8,7 +8,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
 from flows import steps
-from flows.tracking import ARRIVED, RECORDED, RETRIED, RunConsole, emit, run_name
+from flows.tracking import ARRIVED, RECORDED, RETRIED, RunConsole, emit, run_name, told_run
 from flows.update import UpdateRequest, arrived, grown
 
 SHOWN = 50
@@ -30,14 +30,15 @@ def watch(dataset: str, recipe: str | None = None, until: str | None = None) -> 
         recipe: The recipe's file, from whose folder its relative paths start.
         until: Also later than the dataset's time: a day, or `today`.
     """
-    where = steps.absolute_out(dataset)
-    if not steps.is_built(where):
-        return {"dataset": where, "arrived": 0, "scenes": []}
-    scenes = compare(grown(where, recipe=recipe, until=until))
-    record = {"dataset": where, "arrived": len(scenes), "scenes": scenes[:SHOWN]}
-    if scenes:
-        lines = "\n".join(f"- {scene}" for scene in scenes[:SHOWN])
-        more = f"\n- and {len(scenes) - SHOWN} more" if len(scenes) > SHOWN else ""
-        create_markdown_artifact(f"{lines}{more}", key="scenes", description=f"{len(scenes)} new scenes of {where}")
-        emit(ARRIVED, where, record)
-    return record
+    with told_run():
+        where = steps.absolute_out(dataset)
+        if not steps.is_built(where):
+            return {"dataset": where, "arrived": 0, "scenes": []}
+        scenes = compare(grown(where, recipe=recipe, until=until))
+        record = {"dataset": where, "arrived": len(scenes), "scenes": scenes[:SHOWN]}
+        if scenes:
+            lines = "\n".join(f"- {scene}" for scene in scenes[:SHOWN])
+            more = f"\n- and {len(scenes) - SHOWN} more" if len(scenes) > SHOWN else ""
+            create_markdown_artifact(f"{lines}{more}", key="scenes", description=f"{len(scenes)} new scenes of {where}")
+            emit(ARRIVED, where, record)
+        return record

@@ -24,7 +24,7 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 os.environ["GDAL_PAM_ENABLED"] = "NO"  # no .aux.xml beside the files that tests read
-for prefix in ("PREFECT_API", "CURATE_", "DASK_"):
+for prefix in ("PREFECT_API", "CURATE_", "DASK_", "OTEL_"):
     for setting in [name for name in os.environ if name.startswith(prefix) and not name.startswith("CURATE_WHEEL")]:
         del os.environ[setting]
 

@@ -6,6 +6,8 @@ import json
 import shutil
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,6 +20,7 @@ from curate.errors import InputError
 from curate.telling import about, carried, count, ids, take
 from flows import cluster
 from flows.health import examine
+from flows.metrics import told
 from simulate.write import World
 
 Curate = Callable[..., Any]
@@ -73,6 +76,66 @@ def test_lines_of_a_log_say_which_run_shard_and_scene_they_are_about(run: Any) -
     assert left_out
     assert all(isinstance(line["shard"], int) for line in left_out)
     assert all(damaged.parent.name in line["message"] or line.get("scene") for line in left_out)
+
+
+def test_a_run_within_another_is_told_with_it_and_the_next_one_begins_at_nought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_after_reading() -> None:
+        count("read", 5)
+        raise ZeroDivisionError
+
+    file = tmp_path / "curate-{flow}-{dataset}.prom"
+    monkeypatch.setenv("CURATE_METRICS_FILE", str(file))
+    count("read", 100)  # by somebody who told nothing
+    with told():
+        count("read", 3)
+        with told({"flow": "curate-build", "dataset": "s3://b/x"}):
+            count("read", 4)
+    assert _numbers(tmp_path / "curate-curate-curate.prom")["curate_reads_total",] == 7
+    with pytest.raises(ZeroDivisionError), told({"flow": "curate-check", "dataset": "s3://b/x"}):
+        fail_after_reading()
+    assert len(list(tmp_path.iterdir())) == 2
+    numbers = _numbers(tmp_path / "curate-curate-check-s3-b-x.prom")
+    assert numbers["curate_reads_total", "s3://b/x", "curate-check"] == 5
+    assert ("curate_last_end_timestamp_seconds", "s3://b/x", "curate-check", "failed") in numbers
+
+
+def test_what_cannot_be_told_of_a_flow_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("CURATE_METRICS_PORT", str(port))
+        monkeypatch.setenv("CURATE_METRICS_FILE", str(tmp_path / "no" / "such.prom"))
+        with told({}, forgive=said.append):
+            count("read")
+        with pytest.raises(InputError, match="cannot be taken"), told():
+            raise AssertionError("begun")
+    assert [line.partition(" (")[0] for line in said] == [
+        f"no numbers are told: CURATE_METRICS_PORT: port {port} cannot be taken",
+        f"no numbers are told: CURATE_METRICS_FILE: {tmp_path / 'no' / 'such.prom'} cannot be written",
+    ]
+
+
+def test_a_port_tells_what_was_counted_up_to_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("CURATE_METRICS_PORT", str(port))
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    with told({"flow": "curate-update"}):
+        count("read", 2)
+        assert 'curate_reads_total{flow="curate-update"} 2.0' in read()
+        count("read")
+        assert 'curate_reads_total{flow="curate-update"} 3.0' in read()
+    with pytest.raises(urllib.error.URLError):
+        read()
 
 
 def test_a_port_that_is_taken_is_told(curate: Curate) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,50 @@ def test_who_listens_hears_of_a_copy_and_of_none_that_was_there(record: dict[str
         assert publish(record["dataset"]) == record
     assert len(told) == 1
     assert _content(tmp_path / "copy") == _content(Path(record["dataset"]))
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_of_a_worker_tells_its_numbers_and_its_trace(
+    record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import release, tracking
+
+    spans: list[str] = []
+
+    @contextmanager
+    def noted(name: str, run: str) -> Iterator[None]:
+        spans.append(name)
+        yield
+
+    monkeypatch.setattr(tracking, "traced", noted)
+    monkeypatch.setenv("CURATE_METRICS_FILE", str(tmp_path / "{flow}.prom"))
+    to = str(tmp_path / "copy")
+    release.publish(record["dataset"], to=to)
+    said = (tmp_path / "curate-publish.prom").read_text()
+    manifest = json.loads((tmp_path / "copy" / "manifest.json").read_text())
+    sent = [*manifest["coordinates"], *manifest["files"], *(o for s in manifest["shards"] for o in s["objects"])]
+    labels = f'{{dataset="{to}",flow="curate-publish"'
+    assert f"curate_objects_written_total{labels}}} {len(sent)}.0" in said
+    assert f'curate_stage_seconds_count{labels},stage="copying"}} 1.0' in said
+    assert f'curate_last_end_timestamp_seconds{labels},outcome="done"}}' in said
+    assert spans == ["curate-publish"]
+
+
+def test_a_flow_that_a_command_starts_is_counted_once(
+    record: dict[str, Any], tmp_path: Path, curate: Callable[..., Any]
+) -> None:
+    from prefect.settings import get_current_settings
+
+    file, api = tmp_path / "numbers.prom", str(get_current_settings().api.url)
+    asked = ["publish", record["dataset"], "--to", tmp_path / "copy", "--prefect"]
+    done = curate(*asked, PREFECT_API_URL=api, CURATE_METRICS_FILE=str(file))
+    assert done.returncode == 0, done.stderr
+    numbers = dict(line.rsplit(" ", 1) for line in file.read_text().splitlines() if line[0] != "#")
+    metadata = json.loads((tmp_path / "copy" / "manifest.json").read_text())["metadata"]
+    whole = len(_content(tmp_path / "copy")) - len(metadata) - 1  # without the manifest
+    assert float(numbers["curate_objects_written_total"]) == whole
+    assert float(numbers['curate_stage_seconds_count{stage="copying"}']) == 1
+    assert 'curate_last_end_timestamp_seconds{outcome="done"}' in numbers
 
 
 def test_without_a_server_prefect_is_refused_and_none_is_started(
