@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from chips.index import INDEX, read_index
-from chips.layout import CHIP_COORDINATES, STORE, Layout, Variable
+from chips.layout import CHIP_COORDINATES, COMMITTED, STORE, Layout, Variable
 from chips.manifest import MANIFEST, STATISTICS, Manifest, Written, read_manifest
 from chips.metadata import DOCUMENT, chunks, documents, shape_of
 from chips.storage import Storage
@@ -274,7 +274,7 @@ def _unpublished(storage: Storage) -> str:
         )
     if JOURNAL in storage.top():
         return "this is a build that was stopped before it began; run the same command again"
-    return f"there is no dataset here: {STORE}/{DOCUMENT} is missing"
+    return f"there is no dataset here: {STORE}/{DOCUMENT} is missing, and so is {COMMITTED}"
 
 
 def _check_plan(manifest: Manifest) -> Iterator[str]:
@@ -399,10 +399,9 @@ def _read_object(
 def _check_arrays(storage: Storage, layout: Layout) -> Iterator[str]:
     """Every array opens through the root document and is of the shape, type and chunks of the layout."""
     import zarr
-    from zarr.storage import ObjectStore
 
     try:
-        root = zarr.open_group(ObjectStore(storage.store, read_only=True), path=STORE, mode="r", use_consolidated=True)
+        root = zarr.open_group(storage.place(STORE), mode="r", use_consolidated=layout.store == "zarr" or None)
     except (ValueError, KeyError, TypeError, OSError) as error:
         yield f"the store does not open: {error}"
         return
@@ -424,9 +423,7 @@ def _check_coordinates(storage: Storage, manifest: Manifest, table: geopandas.Ge
     """The coordinates of the root and of every group are the columns of the index, row by row."""
     import numpy as np
     import zarr
-    from zarr.storage import ObjectStore
 
-    store = ObjectStore(storage.store, read_only=True)
     n = manifest.layout.n_chips
     if len(table) != n:
         yield f"{INDEX} has {len(table)} rows, the store has {n} chips"
@@ -437,7 +434,7 @@ def _check_coordinates(storage: Storage, manifest: Manifest, table: geopandas.Ge
     for folder, beyond in off.items():
         for name in CHIP_COORDINATES:
             try:
-                found = zarr.open_array(store, path=f"{STORE}/{folder}{name}", mode="r", zarr_format=3)[:]
+                found = zarr.open_array(storage.place(f"{STORE}/{folder}{name}"), mode="r", zarr_format=3)[:]
             except (ValueError, RuntimeError, OSError) as error:
                 yield f"{folder}{name} cannot be read: {error}"
                 continue

@@ -11,13 +11,20 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 LAYOUT_VERSION = 1
 """Counts up when a reader of the old layout would read the new one wrongly."""
 
 STORE = "chips.zarr"
-"""Folder of the Zarr store within the output."""
+"""Folder of the Zarr store within the output. In an Icechunk repository no such folder exists, and keys begin with it
+all the same."""
+
+REPOSITORY = "chips.icechunk"
+"""Folder of an Icechunk repository in the dataset; all versions share it."""
+
+COMMITTED = "icechunk.json"
+"""Where the store of a version is that lies in a repository: the repository, the tag and its snapshot."""
 
 SHARD_BYTES = 128 * 2**20
 """Raw size a Zarr shard stays under: zarr-python encodes a whole shard in memory, several at a time."""
@@ -138,18 +145,19 @@ class Variable:
             return (n, *self.shape)
         return (1, *(1 if dim == "time" else length for dim, length in zip(self.dims, self.shape, strict=True)))
 
-    def shard_shape(self, n: int) -> tuple[int, ...]:
+    def shard_shape(self, n: int, steps: int | None = None) -> tuple[int, ...]:
         """What is written at once, ``chip`` in front: the most chips that divide ``n`` and stay under 128 MiB.
 
-        Only where a single chip is larger is its time axis cut, into equal parts.
+        With ``steps`` it holds so many of a time axis. Without, all, and only where a single chip is larger than that
+        its time axis is cut, into equal parts.
         """
         if not self.spatial:
             return (n, *self.shape)
-        size = max(self.bytes_per_chip, 1)
+        length = self.shape[0] if self.dims[0] == "time" else 1
+        size = max(self.bytes_per_chip // length * min(steps or length, length), 1)
         chips = max((k for k in range(1, n + 1) if n % k == 0 and k * size <= SHARD_BYTES), default=1)
-        parts = math.ceil(size / SHARD_BYTES) if self.dims[0] == "time" else 1
-        lengths = (math.ceil(length / parts) if dim == "time" else length for dim, length in self.axes())
-        return (chips, *lengths)
+        at_once = min(steps or math.ceil(length / math.ceil(size / SHARD_BYTES)), length)
+        return (chips, *(at_once if dim == "time" else extent for dim, extent in self.axes()))
 
     def axes(self) -> tuple[tuple[str, int], ...]:
         """(dimension, length) pairs after ``chip``."""
@@ -214,6 +222,8 @@ class Layout:
     """Chips of a shard of the plan, the unit of work; the last shard may have fewer."""
     attrs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Attributes of the root group: name of the dataset, resolution, licence, whatever the recipe says."""
+    store: Literal["zarr", "icechunk"] = "zarr"
+    """Whether the Zarr store lies in a folder or in an Icechunk repository."""
 
     def __post_init__(self) -> None:
         _set(
@@ -241,6 +251,19 @@ class Layout:
             for dim, length in [*axes, *((coord.dim, len(coord.values)) for coord in group.coords)]:
                 if lengths.setdefault(dim, length) != length:
                     raise ValueError(f"group {group.name}: dimension '{dim}' is both {lengths[dim]} and {length} long")
+
+    @property
+    def entry(self) -> str:
+        """What a reader begins with, in the folder of the dataset: the store, or what names its commit."""
+        return COMMITTED if self.store == "icechunk" else STORE
+
+    @property
+    def object_steps(self) -> int | None:
+        """Dates in one object; None for all of a chip's.
+
+        One in a repository: what later dates are added to stays as it is, and a version takes the room of what is new.
+        """
+        return 1 if self.store == "icechunk" else None
 
     @property
     def n_shards(self) -> int:
@@ -283,6 +306,7 @@ class Layout:
             "n_chips": self.n_chips,
             "size_px": self.size_px,
             "shard_chips": self.shard_chips,
+            **({} if self.store == "zarr" else {"store": self.store}),
             "attrs": dict(self.attrs),
             "groups": [
                 {
@@ -343,6 +367,7 @@ class Layout:
             size_px=found["size_px"],
             shard_chips=found["shard_chips"],
             attrs=found["attrs"],
+            store=found.get("store", "zarr"),
         )
 
 

@@ -113,6 +113,16 @@ def read_manifest(storage: Storage) -> Manifest | None:
         raise StoreError(storage.url, f"{MANIFEST} is damaged or of another release: {error}") from error
 
 
+def needed_manifest(storage: Storage) -> Manifest:
+    """The manifest of a published dataset; StoreError when it is gone or cannot be understood."""
+    manifest = read_manifest(storage)
+    if manifest is None:
+        raise StoreError(
+            storage.url, f"{MANIFEST} is missing; the dataset is damaged, 'curate check' tells what else is"
+        )
+    return manifest
+
+
 def _lists(objects: tuple[Written, ...]) -> list[list[Any]]:
     return [written.to_json() for written in objects]
 

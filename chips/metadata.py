@@ -58,6 +58,9 @@ def documents(layout: Layout, epsg: tuple[int, ...] = ()) -> dict[str, bytes]:
         for variable in layout.of(group.name):
             arrays[f"{group.name}/{variable.name}"] = _variable(layout, variable)
     groups = {group.name: _group(layout, group, epsg) for group in layout.groups}
+    if layout.store == "icechunk":  # which knows all its nodes, and refuses documents that tell of others
+        arrays |= {**groups, "": _root(layout, epsg)}
+        return {"/".join(filter(None, (STORE, path, DOCUMENT))): canonical(node) for path, node in arrays.items()}
     found = {f"{STORE}/{path}/{DOCUMENT}": canonical(array) for path, array in arrays.items()}
     for name, group_document in groups.items():
         # Consolidated in each group too: over HTTP, where nothing can be listed, a group opens by itself.
@@ -70,7 +73,8 @@ def documents(layout: Layout, epsg: tuple[int, ...] = ()) -> dict[str, bytes]:
 
 def chunks(variable: Variable, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(inner chunk, shard) of an array, ``chip`` in front; equal where the array is not sharded."""
-    return variable.chunk_shape(layout.shard_chips), variable.shard_shape(layout.shard_chips)
+    n = layout.shard_chips
+    return variable.chunk_shape(n), variable.shard_shape(n, layout.object_steps)
 
 
 def coordinate_values(coord: Coordinate, steps: int | None) -> list[Any]:

@@ -10,11 +10,22 @@ from typing import Any
 
 from chips.encode import encode_coordinate
 from chips.index import ChipRecord
-from chips.layout import CHIP_COORDINATES, STORE, Layout
+from chips.layout import CHIP_COORDINATES, COMMITTED, STORE, Layout
 from chips.manifest import MANIFEST, Manifest, ShardEntry, Written, read_manifest
 from chips.metadata import coordinate_values, documents, stored_dtype
+from chips.repository import Begun, SessionStorage, commit
 from chips.storage import Storage, open_storage
-from chips.write import JOURNAL, ROOT, BuildRef, ShardRecord, is_published, journal, started_with
+from chips.write import (
+    JOURNAL,
+    ROOT,
+    BuildRef,
+    ShardRecord,
+    begun_as,
+    is_published,
+    journal,
+    started_with,
+    written_storage,
+)
 from curate import __version__
 from curate.errors import IncompleteError, OutputError, StoreError
 
@@ -33,6 +44,7 @@ def publish(
 
     Coordinates, then the files beside the store, then the manifest, then the ``zarr.json`` documents with the root's
     last, then the journal goes. Killed anywhere, the store does not open, and calling this again gives the same bytes.
+    In an Icechunk repository the store is one commit, made when everything beside it is there.
 
     Args:
         build: The build, all of whose shards are written.
@@ -50,11 +62,14 @@ def publish(
     storage = open_storage(build.url)
     if is_published(storage):
         return _publish_again(storage, build)
+    storage = written_storage(build)
     shards = _complete(build, storage)
     layout = replace(build.layout, attrs={**build.layout.attrs, **(attrs or {})}).trimmed(trim or {})
     _check_records(layout, records, shards)
     storage.sweep()
     zarr_documents = documents(layout, tuple(sorted({record.epsg for record in records})))
+    if isinstance(storage, SessionStorage):  # it takes no chunk of an array that it does not know
+        _put_all(storage, zarr_documents)
     coordinates = _write_coordinates(storage, layout, records)
     _remove_strays(storage, shards, coordinates, zarr_documents)
     files = started_with(storage) | dict(side_files)
@@ -74,14 +89,32 @@ def publish(
         metadata=tuple(_written(key, data) for key, data in zarr_documents.items()),
     )
     storage.put(MANIFEST, manifest.to_bytes())
-    for key, data in zarr_documents.items():
-        if key != ROOT:
-            storage.put(key, data)
-    if not storage.put_first(ROOT, zarr_documents[ROOT]):
+    if isinstance(storage, SessionStorage):
+        last, data = COMMITTED, commit_dataset(storage, begun_as(storage), manifest)
+    else:
+        last, data = ROOT, zarr_documents.pop(ROOT)
+        _put_all(storage, zarr_documents)
+    if not storage.put_first(last, data):
         raise OutputError(storage.url, "another process has published another dataset here meanwhile")
     _remove_journal(storage)
     logger.info("published %d chips", layout.n_chips)
     return manifest
+
+
+def _put_all(storage: Storage, documents: Mapping[str, bytes]) -> None:
+    for key, data in documents.items():
+        storage.put(key, data)
+
+
+def commit_dataset(storage: SessionStorage, begun: Begun, manifest: Manifest) -> bytes:
+    """Commit the store of a dataset to its repository; the content of ``icechunk.json``, which names the commit.
+
+    Raises:
+        OutputError: Another build was committed meanwhile, or the storage refuses.
+    """
+    told = {"curate": manifest.curate, "fingerprint": manifest.fingerprint, "tag": begun.commit.tag}
+    message = f"{begun.commit.tag}: {manifest.layout.n_chips} chips"
+    return commit(storage, begun, message, told)
 
 
 def _publish_again(storage: Storage, build: BuildRef) -> Manifest:

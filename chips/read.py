@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from chips.encode import ABSENT
 from chips.index import INDEX, read_table
 from chips.layout import Layout, Variable
-from chips.manifest import MANIFEST, Written, read_manifest
+from chips.manifest import Written, needed_manifest
 from chips.metadata import chunks
+from chips.repository import attached
 from chips.storage import Storage, open_storage
-from chips.write import is_published
 from curate.errors import StoreError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Published:
         """
         import numpy as np
 
-        storage = open_storage(self.url)
+        storage = attached(open_storage(self.url))
         inner, shape = chunks(variable, self.layout)
         fill = np.nan if variable.fill == "NaN" else variable.stored_fill
         out = np.full((len(positions), *variable.shape), fill, variable.stored_dtype)
@@ -88,16 +88,12 @@ class Published:
 
 
 def published(storage: Storage) -> Published:
-    """The dataset in a storage, to be read.
+    """The published dataset in a storage, to be read.
 
     Raises:
-        StoreError: There is none, or its manifest is gone or damaged.
+        StoreError: Its manifest is gone or damaged.
     """
-    if not is_published(storage):
-        raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
-    manifest = read_manifest(storage)
-    if manifest is None:
-        raise StoreError(storage.url, f"{MANIFEST} is missing; {_AGAIN}")
+    manifest = needed_manifest(storage)
     return Published(
         url=storage.url,
         curate=manifest.curate,

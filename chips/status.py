@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chips.copy import MARKER
-from chips.manifest import read_manifest
+from chips.manifest import MANIFEST, needed_manifest
 from chips.storage import Storage, open_storage
-from chips.write import JOURNAL, ROOT, failures, is_published, open_build, written_shards
+from chips.write import JOURNAL, failures, is_published, open_build, written_shards
 from curate.errors import OutputError, StoreError
 
 State = Literal["planned", "building", "failed", "built", "published", "damaged"]
@@ -43,11 +43,9 @@ def status(storage: Storage) -> Status:
         OutputError: The storage refuses, or the journal cannot be read.
     """
     if is_published(storage):
-        manifest = read_manifest(storage)
-        if manifest is None:
-            raise StoreError(storage.url, "its manifest is missing; 'curate check' tells what else is")
+        manifest = needed_manifest(storage)
         shards, chips = len(manifest.shards), manifest.layout.n_chips
-        return Status(storage.url, "published", shards, shards, chips, storage.last_written(ROOT))
+        return Status(storage.url, "published", shards, shards, chips, storage.last_written(MANIFEST))
     build = open_build(storage)
     if build is None:
         if storage.get(MARKER) is not None:

@@ -21,6 +21,7 @@ from curate.objects import ObjectsError, no_bucket, open_objects, reason
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+    from zarr.storage import StorePath
 
 # obstore writes `name#1` and renames it to `name`. A killed process leaves the former, which obstore never lists.
 _HALF_WRITTEN = re.compile(r"#\d+$")
@@ -30,6 +31,9 @@ _NOT_A_FOLDER = "Not a directory (os error 20)"
 
 # Larger objects are sent in parts, so that a connection that breaks costs a part.
 _PART_BYTES = 16 * 2**20
+
+_LISTINGS = 4
+"""Times that a folder is listed before a connection that breaks off is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +141,14 @@ class Storage:
         """Key -> size in bytes of every object below a folder, sorted by key."""
         import obstore
 
-        try:
-            listed = [meta for batch in obstore.list(self.store, prefix or None) for meta in batch]
-        except (obstore.exceptions.BaseError, OSError) as error:
-            raise self.failure("the folder cannot be listed", error) from error
+        for left in reversed(range(_LISTINGS)):
+            try:
+                listed = [meta for batch in obstore.list(self.store, prefix or None) for meta in batch]
+                break
+            except (obstore.exceptions.BaseError, OSError) as error:
+                # obstore asks again where a server refuses, and not where a listing breaks off half way.
+                if not left or "HttpError" not in str(error):
+                    raise self.failure("the folder cannot be listed", error) from error
         # No path: what the web consoles leave where somebody made a "folder".
         return dict(sorted((meta["path"], meta["size"]) for meta in listed if meta["path"]))
 
@@ -195,9 +203,17 @@ class Storage:
         except FileNotFoundError:
             return False
         except (obstore.exceptions.BaseError, OSError) as error:
+            if not isinstance(keys, str) and "HttpError" in str(error):
+                return False  # a request for many is not repeated when its connection breaks off, one for one is
             what = keys if isinstance(keys, str) else f"{keys[0]} and others"
             raise self.failure(f"{what} cannot be removed", error) from error
         return True
+
+    def place(self, key: str) -> StorePath:
+        """Where zarr finds an array or a group, to be read."""
+        from zarr.storage import ObjectStore, StorePath
+
+        return StorePath(ObjectStore(self.store, read_only=True), key)
 
     def sweep(self) -> None:
         """Remove what killed writers left half written, and empty folders. Only for when nobody else writes here."""

@@ -11,6 +11,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from chips.layout import REPOSITORY
+from chips.repository import CommitAs, attached
 from chips.storage import Storage, open_storage
 from chips.write import is_published, open_build
 from curate.errors import OutputError, StoreError
@@ -40,6 +42,12 @@ def version_path(version: int) -> str:
 def version_url(dataset: Storage, version: int) -> str:
     """The folder or URL of a version."""
     return "/".join(part for part in (dataset.url, version_path(version)) if part)
+
+
+def commit_as(version: int) -> CommitAs:
+    """What a version is committed as where the store is an Icechunk repository, which all versions share."""
+    up = "../" * len(version_path(version).split("/")) if version_path(version) else ""
+    return CommitAs(f"{up}{REPOSITORY}", f"v{version}", None if version == FIRST else f"v{version - 1}")
 
 
 def latest(dataset: Storage) -> Version | None:
@@ -74,13 +82,28 @@ def open_dataset(url: str, version: int | None = None) -> Storage:
     newest = FIRST if found is None else found.version
     wanted = newest if version is None else version
     if wanted == FIRST:
-        return dataset
+        return attached(dataset)
     if not FIRST <= wanted <= newest:
         there = f"versions {FIRST} to {newest}" if newest > FIRST else "one version"
         raise StoreError(dataset.url, f"has no version {wanted}; it has {there}")
     storage = open_storage(version_url(dataset, wanted), create=False)
     if not is_published(storage):
         raise StoreError(storage.url, f"{LATEST} names this version, and there is no dataset; it was removed")
+    return attached(storage)
+
+
+def open_published(url: str, version: int | None = None) -> Storage:
+    """``open_dataset`` where nothing but a published dataset will do.
+
+    Raises:
+        OutputError: There is no such folder.
+        StoreError: There is no such version, or nothing is published.
+    """
+    storage = open_dataset(url, version)
+    if not is_published(storage):
+        raise StoreError(
+            storage.url, "holds no published dataset; 'curate info' tells what is there, 'curate build' makes one"
+        )
     return storage
 
 

@@ -17,9 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from chips.encode import encode_chunk, encode_shard
 from chips.index import ChipRecord
-from chips.layout import STORE, Layout, Variable, canonical
+from chips.layout import COMMITTED, STORE, Layout, Variable, canonical
 from chips.manifest import MANIFEST, Written, written_from
 from chips.metadata import DOCUMENT, chunks
+from chips.metadata import documents as zarr_documents
+from chips.repository import (
+    Begun,
+    CommitAs,
+    SessionStorage,
+    begin,
+    collected,
+    fork_of,
+    forked,
+)
 from chips.storage import Storage, open_storage
 from curate import __version__
 from curate.errors import OutputError, StoreError
@@ -37,6 +47,7 @@ BUILD = f"{JOURNAL}/build.json"
 ROOT = f"{STORE}/{DOCUMENT}"
 """The document that makes a store a store; the last one to be written."""
 _FAILED = f"{JOURNAL}/failed"
+_BEGUN = f"{JOURNAL}/icechunk.json"
 
 # What operating systems leave in a folder that a person calls empty.
 _HARMLESS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".directory"}
@@ -68,6 +79,8 @@ class ShardRecord:
     """Sorted by key; values that are all void are not stored."""
     statistics: Written
     """What its numbers say (``chips.statistics``), kept with the journal until all shards are merged."""
+    fork: Written | None = None
+    """In an Icechunk repository: what the shard has written there, kept with the journal until it is committed."""
 
     @property
     def stored_bytes(self) -> int:
@@ -76,7 +89,12 @@ class ShardRecord:
 
 
 def start_build(
-    storage: Storage, layout: Layout, fingerprint: str, documents: Mapping[str, bytes] | None = None
+    storage: Storage,
+    layout: Layout,
+    fingerprint: str,
+    documents: Mapping[str, bytes] | None = None,
+    *,
+    commit: CommitAs | None = None,
 ) -> BuildRef:
     """Begin a build in an empty folder, or continue the unfinished one that is there.
 
@@ -86,6 +104,7 @@ def start_build(
         fingerprint: Decides whether an unfinished build found here is this one.
         documents: Inputs of the build (recipe.yaml, region.geojson, scenes.parquet), kept with the journal, read
             back by ``read_document`` and published beside the store. A build that continues keeps its first ones.
+        commit: In an Icechunk repository, what it is to be committed as; by default the first version of a new one.
 
     Raises:
         OutputError: The folder holds a finished dataset, another build, or files that are not ours.
@@ -105,6 +124,7 @@ def start_build(
             raise OutputError(
                 storage.url, "another process has begun another build here this moment; run the same command again"
             )
+        _begin(storage, layout, commit)
         logger.info("started a build of %d chips in %d shards", layout.n_chips, layout.n_shards)
         return build
     if found.fingerprint != fingerprint:
@@ -120,6 +140,7 @@ def start_build(
             "curate; remove the folder, or choose another",
         )
     storage.delete(storage.sizes(_FAILED))  # what failed is tried again
+    _begin(storage, layout, commit)
     # Killed while publishing: take back what already opens, because shards may be written anew.
     storage.delete([MANIFEST, *(key for key in storage.sizes(STORE) if key.endswith(f"/{DOCUMENT}"))])
     return build
@@ -144,9 +165,58 @@ def open_build(storage: Storage) -> BuildRef | None:
         ) from error
 
 
+def _begin(storage: Storage, layout: Layout, commit: CommitAs | None) -> None:
+    """In an Icechunk repository: let the build begin there, once."""
+    if layout.store != "icechunk" or storage.get(_BEGUN) is not None:
+        return
+    arrays = {key: data for key, data in zarr_documents(layout).items() if json.loads(data)["node_type"] == "array"}
+    storage.put_first(_BEGUN, begin(storage, commit or CommitAs(), arrays).to_bytes())
+
+
+def begun_as(storage: Storage) -> Begun:
+    """How an unfinished build began whose store is in an Icechunk repository.
+
+    Raises:
+        OutputError: Its journal is gone or damaged.
+    """
+    data = storage.get(_BEGUN)
+    if data is None:
+        raise OutputError(storage.url, "its journal is gone: another process has finished or removed this build")
+    try:
+        return Begun.from_bytes(data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            storage.url, f"{_BEGUN} cannot be read: {error}; remove the folder and start again"
+        ) from error
+
+
+def written_storage(build: BuildRef) -> Storage:
+    """Where a build lies, with the pixels of its finished shards in its store.
+
+    Raises:
+        OutputError: The journal cannot be used, or another build was committed to the same repository.
+    """
+    storage = open_storage(build.url)
+    if build.layout.store == "zarr":
+        return storage
+    forks = (data for shard in journal(build) if (data := _fork(storage, shard)) is not None)
+    return collected(storage, begun_as(storage), forks, build.fingerprint)
+
+
+def _fork(storage: Storage, shard: ShardRecord) -> bytes | None:
+    """What a shard has written in a repository; None where that is gone or damaged."""
+    if shard.fork is None:
+        return None
+    data = storage.get(shard.fork.key)
+    return data if data is not None and hashlib.sha256(data).hexdigest() == shard.fork.sha256 else None
+
+
 def is_published(storage: Storage) -> bool:
-    """Whether the folder holds a finished dataset: the root document is there, which is written last."""
-    return storage.get(ROOT) is not None
+    """Whether the folder holds a finished dataset: what is written last is there.
+
+    That is the root document of the store, or what names the commit in an Icechunk repository.
+    """
+    return storage.get(ROOT) is not None or storage.get(COMMITTED) is not None
 
 
 def read_document(storage: Storage, name: str) -> bytes | None:
@@ -207,7 +277,8 @@ def write_shard(
     from chips.statistics import MASKS, Counter, Statistics
 
     _check_shard(build.layout, ordinal, start, arrays, records)
-    storage = open_storage(build.url)
+    beside = open_storage(build.url)
+    storage = beside if build.layout.store == "zarr" else forked(beside, begun_as(beside).fork)
     found = Statistics()
     counter = Counter(
         build.layout,
@@ -223,11 +294,12 @@ def write_shard(
             for where in _objects(variable, build.layout, len(records))
         ]
         objects = [written for task in tasks if (written := task.result()) is not None]
-    data = found.to_bytes()
-    told = Written(_statistics_key(ordinal), len(data), hashlib.sha256(data).hexdigest())
-    storage.put(told.key, data)
-    shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(objects)), told)
-    storage.put(_line_key(ordinal), _line_json(build, shard))
+    told = _put(beside, _statistics_key(ordinal), found.to_bytes())
+    fork = None
+    if isinstance(storage, SessionStorage):
+        fork = _put(beside, _fork_key(ordinal), fork_of(storage))
+    shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(objects)), told, fork)
+    beside.put(_line_key(ordinal), _line_json(build, shard))
     logger.debug("wrote shard %d: %d chips, %d bytes", ordinal, len(records), shard.stored_bytes)
     return shard
 
@@ -269,12 +341,20 @@ def finished_shards(build: BuildRef, *, verify: bool = True) -> set[int]:
     if not verify:
         return {shard.ordinal for shard in lines}
 
-    def intact(written: Written) -> bool:
-        return storage.digest(written.key) == (written.size, written.sha256)
+    def intact(place: Storage, written: Written) -> bool:
+        return place.digest(written.key) == (written.size, written.sha256)
 
+    good = set()
     with ThreadPoolExecutor(4) as pool:
-        good = {shard.ordinal: pool.map(intact, (*shard.objects, shard.statistics)) for shard in lines}
-        return {ordinal for ordinal, answers in good.items() if all(answers)}
+        for shard in lines:
+            place: Storage | None = storage
+            if shard.fork is not None:
+                fork = _fork(storage, shard)
+                place = None if fork is None else forked(storage, fork)
+            wanted = (*shard.objects, shard.statistics)
+            if place is not None and all(pool.map(intact, [place] * len(wanted), wanted)):
+                good.add(shard.ordinal)
+    return good
 
 
 def journal(build: BuildRef) -> Iterator[ShardRecord]:
@@ -336,6 +416,15 @@ def _line_key(ordinal: int) -> str:
     return f"{JOURNAL}/shards/{ordinal:06d}.json"
 
 
+def _fork_key(ordinal: int) -> str:
+    return f"{JOURNAL}/forks/{ordinal:06d}.bin"
+
+
+def _put(storage: Storage, key: str, data: bytes) -> Written:
+    storage.put(key, data)
+    return Written(key, len(data), hashlib.sha256(data).hexdigest())
+
+
 def _statistics_key(ordinal: int) -> str:
     return f"{JOURNAL}/statistics/{ordinal:06d}.bin"
 
@@ -348,6 +437,7 @@ def _line_json(build: BuildRef, shard: ShardRecord) -> bytes:
         "objects": [written.to_json() for written in shard.objects],
         "chips": [record.to_json() for record in shard.chips],
         "statistics": shard.statistics.to_json(),
+        **({} if shard.fork is None else {"fork": shard.fork.to_json()}),
     }
     return canonical({"line": line, "sha256": hashlib.sha256(canonical(line)).hexdigest()})
 
@@ -360,7 +450,8 @@ def _read_line(build: BuildRef, data: bytes) -> ShardRecord | None:
             return None
         chips = tuple(ChipRecord.from_json(chip) for chip in line["chips"])
         (statistics,) = written_from([line["statistics"]])
-        return ShardRecord(line["ordinal"], line["start"], chips, written_from(line["objects"]), statistics)
+        fork = next(iter(written_from([line["fork"]] if "fork" in line else [])), None)
+        return ShardRecord(line["ordinal"], line["start"], chips, written_from(line["objects"]), statistics, fork)
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -430,7 +521,6 @@ def _write_object(
     if data is None:
         storage.delete([key])
         return None
-    storage.put(key, data)
     count("written")
     count("written_bytes", len(data))
-    return Written(key, len(data), hashlib.sha256(data).hexdigest())
+    return _put(storage, key, data)

@@ -163,6 +163,13 @@ def s3_endpoint() -> str | None:
     return found or _profile().get("endpoint_url")
 
 
+def s3_region() -> str | None:
+    """The region that the user has set for ``s3://``, as the AWS tools find it; None where nothing says it."""
+    names = ("AWS_REGION", "AWS_DEFAULT_REGION")
+    found = next((value for name in names if (value := os.environ.get(name))), None)
+    return found or _profile().get("region")
+
+
 class ObjectsError(Exception):
     """Why object storage cannot be used, in words; whoever knows what it was for makes an error of ours of it."""
 
@@ -251,8 +258,8 @@ def _s3_config() -> dict[str, Any]:
     """What obstore does not find by itself: the files of the AWS command line. The environment wins over them."""
     config: dict[str, Any] = {}
     profile = _profile()
-    if not any(os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")) and "region" in profile:
-        config["region"] = profile["region"]
+    if region := s3_region():
+        config["region"] = region
     if endpoint := s3_endpoint():
         config["endpoint"] = endpoint
     if bool(os.environ.get("AWS_ACCESS_KEY_ID")) != bool(os.environ.get("AWS_SECRET_ACCESS_KEY")):

@@ -582,6 +582,7 @@ def _layout(
             **attributes(recipe),
             **({} if recipe.grid.scheme == "utm" else {"grid": recipe.grid.scheme}),
         },
+        store=recipe.store.format,
     )
 
 

@@ -431,8 +431,7 @@ def finish(prepared: Prepared, console: Console) -> None:
     from chips.manifest import STATISTICS
     from chips.publish import publish
     from chips.statistics import chip_dates, statistics_bytes
-    from chips.storage import open_storage
-    from chips.write import journal, merged_statistics, started_with
+    from chips.write import journal, merged_statistics, started_with, written_storage
     from flows.alignment import scene_shifts, with_shifts
     from flows.auditing import audit_of, sentences
     from flows.coverage import region_coverage
@@ -444,8 +443,9 @@ def finish(prepared: Prepared, console: Console) -> None:
     from publish.report import REPORT
     from tiling.grid import footprints
 
-    plan, storage = prepared.plan, open_storage(prepared.build.url)
+    plan = prepared.plan
     with console.stage("publishing"):
+        storage = written_storage(prepared.build)
         records = [record for shard in journal(prepared.build) for record in shard.chips]
         files: dict[str, bytes] = {}
         if plan.alignment is not None:
@@ -477,14 +477,11 @@ def check(dataset: str, console: Console, version: int | None = None) -> CheckRe
     """Everything a dataset promises, verified by reading it again; also what only its recipe knows."""
     from chips.audit import AUDIT
     from chips.check import check as check_store
-    from chips.versions import open_dataset
-    from chips.write import is_published
+    from chips.versions import open_published
     from flows.promises import promises
     from flows.sampling import SAMPLING
 
-    storage = open_dataset(absolute_out(dataset), version)
-    if not is_published(storage):
-        raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
+    storage = open_published(absolute_out(dataset), version)
     drawn, sampling, audit, lock = (storage.get(name) for name in (DRAWN, SAMPLING, AUDIT, SCENES))
     recipe, aoi, places = wish(storage)
     promised = promises(recipe, aoi, drawn, sampling, places, audit=audit, lock=lock)

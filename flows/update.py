@@ -122,7 +122,9 @@ def grown(
     """
     time = None
     if until is not None:
-        recipe_there = wish(_published(dataset))[0]
+        from chips.versions import open_published
+
+        recipe_there = wish(open_published(dataset))[0]
         end = _day(until)
         if end > recipe_there.interval.end:
             time = f"{recipe_there.time.partition('/')[0]}/{end.date().isoformat()}"
@@ -179,7 +181,7 @@ def prepare_update(request: UpdateRequest, console: Console) -> Prepared | None:
         OutputError: Another update was begun and is not finished.
         StoreError: There is no published dataset.
     """
-    from chips.versions import unfinished
+    from chips.versions import commit_as, unfinished
     from chips.write import finished_shards, start_build
 
     before = _before(request, console)
@@ -196,7 +198,7 @@ def prepare_update(request: UpdateRequest, console: Console) -> Prepared | None:
     _same(begun_in, begun, recipe, aoi)
     console.say(f"continuing the update in {begun_in.url}")
     plan = plan_from_lock(begun_in, recipe, aoi, console)
-    ref = start_build(begun_in, plan.layout, plan.fingerprint)
+    ref = start_build(begun_in, plan.layout, plan.fingerprint, commit=commit_as(before.version + 1))
     with console.stage("verifying what is there"):
         done = finished_shards(ref)
     console.say(f"{len(done)} of {len(plan.shards)} shards are there and intact")
@@ -232,22 +234,11 @@ def finish_update(request: UpdateRequest, prepared: Prepared, console: Console) 
     make_latest(dataset, (FIRST if found is None else found.version) + 1, prepared.build.fingerprint)
 
 
-def _published(dataset: str) -> Storage:
-    """The latest version of a dataset. Raises StoreError where none is published."""
-    from chips.versions import open_dataset
-    from chips.write import is_published
-
-    storage = open_dataset(dataset)
-    if not is_published(storage):
-        raise StoreError(storage.url, "holds no published dataset; 'curate build' makes one, then it can be updated")
-    return storage
-
-
 def _before(request: UpdateRequest, console: Console, *, adopt: bool = True) -> Before:
     """The latest version; with ``adopt`` one that a run published that was killed right then becomes it first."""
     from chips.manifest import read_manifest
     from chips.storage import open_storage
-    from chips.versions import FIRST, latest, make_latest
+    from chips.versions import FIRST, latest, make_latest, open_published
     from chips.write import is_published
 
     dataset = open_storage(request.dataset)
@@ -263,7 +254,7 @@ def _before(request: UpdateRequest, console: Console, *, adopt: bool = True) -> 
         make_latest(dataset, version + 1, manifest.fingerprint)
         console.say(f"version {version + 1} was finished before and is the latest one now")
         version += 1
-    storage = _published(request.dataset)
+    storage = open_published(request.dataset)
     recipe, aoi, _ = wish(storage)
     return Before(dataset, storage, version, recipe, aoi)
 
@@ -440,7 +431,7 @@ def _begin(before: Before, recipe: Recipe, aoi: Aoi, console: Console) -> Prepar
     from catalog.lock import lock_bytes
     from chips.read import published
     from chips.storage import open_storage
-    from chips.versions import version_url
+    from chips.versions import commit_as, version_url
     from chips.write import start_build
     from flows.alignment import measure
     from flows.dates import DATES
@@ -471,7 +462,8 @@ def _begin(before: Before, recipe: Recipe, aoi: Aoi, console: Console) -> Prepar
     if area.dates is not None:
         documents[DATES] = area.dates
     storage = open_storage(version_url(before.dataset, before.version + 1), create=True)
-    ref = start_build(storage, plan.layout, plan.fingerprint, documents)
+    commit = commit_as(before.version + 1)
+    ref = start_build(storage, plan.layout, plan.fingerprint, documents, commit=commit)
     console.say(f"version {before.version + 1}: {more} new chips, {_new_scenes(locked, found)} new scenes")
     return Prepared(plan, ref, tuple(shard.ordinal for shard in plan.shards), carried)
 

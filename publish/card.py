@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from chips.index import INDEX
-from chips.layout import STORE, Variable
+from chips.layout import COMMITTED, STORE, Variable
 from chips.metadata import shape_of
 from publish.facts import SPLITS, Facts
 from publish.licence import NO_ADVICE
@@ -166,10 +166,20 @@ def _files(facts: Facts) -> list[str]:
 
 def _reading(facts: Facts) -> str:
     first = facts.sources[0]
-    return f"""```python
+    opened = f"""import xarray as xr
+
+ds = xr.open_zarr("{STORE}", group="{first}", chunks=None)  # lazy"""
+    if facts.layout.store == "icechunk":
+        opened = f"""import json
+import icechunk
 import xarray as xr
 
-ds = xr.open_zarr("{STORE}", group="{first}", chunks=None)  # lazy
+place = json.load(open("{COMMITTED}"))
+repository = icechunk.Repository.open(icechunk.local_filesystem_storage(place["repository"]))
+session = repository.readonly_session(tag=place["tag"])
+ds = xr.open_zarr(session.store, group="{first}", chunks=None, consolidated=False)  # lazy"""
+    return f"""```python
+{opened}
 train = ds.isel(chip=ds.split == "train")
 ```
 

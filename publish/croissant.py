@@ -14,7 +14,7 @@ from chips.index import INDEX
 from chips.layout import STORE
 from chips.metadata import shape_of
 from publish.facts import SPLITS, Facts
-from publish.stac import PARQUET, ZARR, describe, media_type
+from publish.stac import PARQUET, STORE_TITLES, describe, media_type, store_type
 
 CROISSANT = "croissant.json"
 
@@ -121,11 +121,11 @@ def croissant_json(facts: Facts) -> bytes:
         "distribution": [
             {
                 "@type": "cr:FileSet",
-                "@id": STORE,
-                "name": STORE,
-                "description": "a Zarr v3 store, a group a source and one for the labels; open it as a whole",
-                "encodingFormat": ZARR,
-                "includes": f"{STORE}/**",
+                "@id": facts.layout.entry,
+                "name": facts.layout.entry,
+                "description": f"{STORE_TITLES[facts.layout.store]}: Zarr v3, one a source and one for the labels",
+                "encodingFormat": store_type(facts.layout),
+                "includes": f"{STORE}/**" if facts.layout.store == "zarr" else facts.layout.entry,
             },
             *(
                 {
@@ -191,7 +191,7 @@ def _chips(facts: Facts) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "chips",
         "name": "chips",
-        "description": f"One record a planned chip; record i is chip i along the first axis of every array of {STORE}.",
+        "description": "One record a planned chip; record i is chip i along the first axis of every array.",
         "key": {"@id": "chips/chip"},
         "field": fields,
     }
@@ -212,7 +212,7 @@ def _arrays(facts: Facts) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "arrays",
         "name": "arrays",
-        "description": f"The arrays of {STORE}: their paths within it, dimensions and types.",
+        "description": "The arrays of the store: their paths within it, dimensions and types.",
         "key": {"@id": "arrays/path"},
         "field": [_field("arrays", name, "sc:Text") for name in ("path", "dimensions", "shape", "dtype", "units")],
         "data": records,

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chips import versions
 from chips.index import INDEX, read_table
 from chips.layout import STORE, Layout
-from chips.manifest import MANIFEST, read_manifest
+from chips.manifest import needed_manifest
+from chips.repository import SessionStorage
 from chips.storage import Storage
-from chips.versions import open_dataset
-from chips.write import is_published
 from curate.errors import StoreError
 
 if TYPE_CHECKING:
     import pyarrow
     import zarr
-    from zarr.abc.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +50,19 @@ def open_published(dataset: str, version: int | None = None) -> Opened:
         OutputError: There is no such folder.
         StoreError: It holds no published dataset, or one that cannot be understood.
     """
-    storage = open_dataset(dataset, version)
-    if not is_published(storage):
-        raise StoreError(storage.url, "holds no published dataset; 'curate info' tells what is there")
-    manifest = read_manifest(storage)
-    if manifest is None:
-        raise StoreError(
-            storage.url, f"{MANIFEST} is missing; the dataset is damaged, 'curate check' tells what else is"
-        )
+    storage = versions.open_published(dataset, version)
+    manifest = needed_manifest(storage)
     return Opened(storage, manifest.layout, manifest.fingerprint)
 
 
 def open_root(storage: Storage) -> zarr.Group:
     """The Zarr store of a dataset, read only."""
     import zarr
-    from zarr.storage import LocalStore, ObjectStore
+    from zarr.storage import LocalStore, StorePath
 
-    # Files are read by Python and not by obstore, whose threads do not live on in a forked process: a worker of a
-    # data loader would wait for them without end.
-    if storage.is_remote:
-        store: Store = ObjectStore(storage.store, read_only=True)
-    else:
-        store = LocalStore(storage.url, read_only=True)
-    return zarr.open_group(store, path=STORE, mode="r", use_consolidated=True)
+    place = storage.place(STORE)
+    if not storage.is_remote and not isinstance(storage, SessionStorage):
+        # Files are read by Python and not by obstore, whose threads do not live on in a forked process: a worker of a
+        # data loader would wait for them without end.
+        place = StorePath(LocalStore(storage.url, read_only=True), STORE)
+    return zarr.open_group(place, mode="r", use_consolidated=None if isinstance(storage, SessionStorage) else True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chips.index import INDEX
-from chips.layout import STORE, Group, Variable
+from chips.layout import Group, Layout, Variable
 from publish.facts import Facts
 from publish.licence import NO_ADVICE
 
@@ -27,6 +27,10 @@ LABEL = EXTENSION.format("label/v1.0.1")
 FILE = EXTENSION.format("file/v2.1.0")
 
 ZARR = "application/vnd.zarr; version=3"
+STORE_TITLES = {
+    "zarr": "the Zarr store with all groups",
+    "icechunk": "names the Icechunk repository and the tag of the Zarr store with all groups",
+}
 PARQUET = "application/vnd.apache.parquet"
 MEDIA = {
     ".parquet": PARQUET,
@@ -81,7 +85,12 @@ def collection_json(facts: Facts) -> bytes:
         },
         "links": [
             {"rel": "root", "href": f"./{COLLECTION}", "type": "application/json"},
-            {"rel": "store", "href": f"./{STORE}", "type": ZARR, "title": "the Zarr store with all groups"},
+            {
+                "rel": "store",
+                "href": f"./{facts.layout.entry}",
+                "type": store_type(facts.layout),
+                "title": STORE_TITLES[facts.layout.store],
+            },
             *(
                 {"rel": "license", "href": licence.url, "title": licence.title}
                 for licence in facts.terms.licences
@@ -124,8 +133,8 @@ def _group_asset(facts: Facts, group: Group) -> dict[str, Any]:
     for name, wavelength in zip(bands, centre, strict=True):
         told.append({"name": name} | ({} if wavelength is None else {"eo:center_wavelength": round(wavelength, 4)}))
     asset = {
-        "href": f"./{STORE}/{group.name}",
-        "type": ZARR,
+        "href": _href(facts, group.name),
+        "type": store_type(facts.layout),
         "title": next(term.title for term in facts.terms.terms if term.name == group.name and term.what == "source"),
         "roles": ["data"],
         "gsd": float(group.attrs["resolution_m"]),
@@ -137,8 +146,8 @@ def _group_asset(facts: Facts, group: Group) -> dict[str, Any]:
 def _label_asset(facts: Facts, variable: Variable) -> dict[str, Any]:
     legend = facts.classes(variable)
     asset: dict[str, Any] = {
-        "href": f"./{STORE}/{variable.group}/{variable.name}",
-        "type": ZARR,
+        "href": _href(facts, f"{variable.group}/{variable.name}"),
+        "type": store_type(facts.layout),
         "title": str(variable.attrs.get("title") or variable.attrs.get("long_name") or variable.name),
         "roles": ["labels", "labels-raster"],
         "label:type": "raster",
@@ -177,6 +186,16 @@ def _file_asset(facts: Facts, name: str) -> dict[str, Any]:
             "table:row_count": facts.index.num_rows,
         }
     return asset
+
+
+def _href(facts: Facts, path: str) -> str:
+    """Where a group or an array lies; within a repository the fragment is its path."""
+    return f"./{facts.layout.entry}{'#' if facts.layout.store == 'icechunk' else '/'}{path}"
+
+
+def store_type(layout: Layout) -> str:
+    """Media type of what a reader of the store begins with."""
+    return ZARR if layout.store == "zarr" else "application/json"
 
 
 def media_type(name: str) -> str:

@@ -34,7 +34,7 @@ class ChipDataset:
 
     and ``bbox`` of the image (minx, miny, maxx, maxy, float64) in ``crs`` (``EPSG:32633``), and ``chip``, its name.
     Arrays are tensors where PyTorch is installed, else NumPy's. It can be pickled and forked: each process opens the
-    store anew. Object storage cannot be read in a forked process; there, give the loader
+    store anew. Object storage and Icechunk repositories cannot be read in a forked process; there, give the loader
     ``multiprocessing_context="spawn"``.
 
     Args:
@@ -65,6 +65,8 @@ class ChipDataset:
         opened = open_published(dataset)
         layout = opened.layout
         self.url, self.void, self.transform = opened.url, void, transform
+        # What reads them has threads, which do not live on in a fork.
+        self._threaded = opened.storage.is_remote or layout.store == "icechunk"
         spatial = [variable for variable in layout.variables if variable.spatial]
         images: dict[str, Variable] = {}
         for variable in spatial:
@@ -132,15 +134,16 @@ class ChipDataset:
     def _opened(self) -> dict[str, Any]:
         """The arrays by path, opened in this process: a fork must not go on with the handles of its parent."""
         if self._process != os.getpid():
+            from chips.repository import attached
             from chips.storage import open_storage
 
-            if "://" in self.url and self._made_in != os.getpid():
+            if self._threaded and self._made_in != os.getpid():
                 raise OutputError(
                     self.url,
-                    "object storage cannot be read in a forked process; give the data loader "
+                    "object storage and Icechunk repositories cannot be read in a forked process; give the data loader "
                     "multiprocessing_context='spawn'",
                 )
-            root = open_root(open_storage(self.url))
+            root = open_root(attached(open_storage(self.url)))
             paths = [_path(variable) for variable in (*self._images, *self._masks)]
             paths += [f"{v.group}/{self._times[v.group]}" for v in self._images if "time" in v.dims]
             self._arrays, self._process = {path: root[path] for path in paths}, os.getpid()

@@ -79,11 +79,9 @@ class WrittenDataset:
         if path not in self._arrays:
             import zarr
             from zarr.core.metadata import ArrayV3Metadata
-            from zarr.storage import ObjectStore, StorePath
 
             metadata = ArrayV3Metadata.from_dict(json.loads(self._documents[f"{path}/{DOCUMENT}"]))
-            place = StorePath(ObjectStore(self.storage.store, read_only=True), path)
-            self._arrays[path] = zarr.Array(zarr.AsyncArray(metadata, place))
+            self._arrays[path] = zarr.Array(zarr.AsyncArray(metadata, self.storage.place(path)))
         return self._arrays[path]
 
     def coordinate(self, group: str, name: str) -> tuple[Any, ...] | None:

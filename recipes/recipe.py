@@ -234,8 +234,9 @@ class SourceSpec(Model):
 class StoreSpec(Model):
     """How the dataset is stored."""
 
-    format: Literal["zarr"] = "zarr"
-    """Zarr v3, sharded."""
+    format: Literal["zarr", "icechunk"] = "zarr"
+    """`zarr`: Zarr v3, sharded, in a folder. `icechunk`: the same in an Icechunk repository, where a build or an update
+    is one commit with a tag and takes the room of what is new; for datasets that are updated on a schedule."""
     shard_chips: int | Literal["auto"] = "auto"
     """Chips per shard, the unit of work. `auto`: about 2048 x 2048 pixels, fewer when the series is long."""
 

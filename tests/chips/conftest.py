@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -153,9 +153,9 @@ class Tiny:
             start = self.layout.chips_of(ordinal).start
             write_shard(build, ordinal, start, self.arrays(ordinal), self.records(ordinal))
 
-    def publish(self, build: BuildRef) -> Manifest:
+    def publish(self, build: BuildRef, steps: int = 2) -> Manifest:
         records = [record for shard in journal(build) for record in shard.chips]
-        return publish(build, records, {INDEX: index_bytes(records, footprints(records))}, trim={"s2": 2})
+        return publish(build, records, {INDEX: index_bytes(records, footprints(records))}, trim={"s2": steps})
 
     def build(self) -> Manifest:
         """The whole of it, undisturbed."""
@@ -170,10 +170,16 @@ def footprints(records: Sequence[ChipRecord]) -> list[shapely.Geometry]:
 
 @pytest.fixture
 def make_tiny(tmp_path: Path) -> Callable[..., Tiny]:
-    """Makes tiny datasets: name of the folder, number of chips, chips a shard, which chips are empty."""
+    """Makes tiny datasets: name of the folder, number of chips, chips a shard, which chips are empty, which store."""
 
-    def make(name: str = "out", n_chips: int = 5, shard_chips: int = 2, empty: frozenset[int] = frozenset({3})) -> Tiny:
-        return Tiny(tiny_layout(n_chips, shard_chips), tmp_path / name, empty)
+    def make(
+        name: str = "out",
+        n_chips: int = 5,
+        shard_chips: int = 2,
+        empty: frozenset[int] = frozenset({3}),
+        store: Literal["zarr", "icechunk"] = "zarr",
+    ) -> Tiny:
+        return Tiny(replace(tiny_layout(n_chips, shard_chips), store=store), tmp_path / name, empty)
 
     return make
 
