@@ -7,14 +7,17 @@ Every object is held against the manifest on its way: what is damaged at the sou
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from chips.layout import canonical
-from chips.manifest import MANIFEST, Manifest, Written, read_manifest
+from chips.layout import COMMITTED, STORE, canonical
+from chips.manifest import MANIFEST, Manifest, Written, needed_manifest
+from chips.publish import commit_dataset
+from chips.repository import SessionStorage, in_one_go
 from chips.storage import Storage, open_storage
-from chips.versions import FIRST, latest, make_latest, open_dataset, version_path, version_url
+from chips.versions import FIRST, commit_as, latest, make_latest, open_dataset, version_path, version_url
 from chips.write import JOURNAL, ROOT, is_published
 from curate.errors import OutputError, StoreError
 from curate.telling import count
@@ -63,9 +66,9 @@ def copy_dataset(
         OutputError: The target holds something else, or the storage refuses.
     """
     dataset, source = open_storage(url), open_dataset(url, version)
-    manifest = read_manifest(source) if is_published(source) else None
-    if manifest is None:
+    if not is_published(source):
         raise StoreError(source.url, "holds no published dataset; 'curate status' tells how far it is")
+    manifest = needed_manifest(source)
     found = latest(dataset)
     number = version or (FIRST if found is None else found.version)
     target = _open_target(dataset, to)
@@ -128,8 +131,10 @@ def _stands(target: Storage, manifest: bytes, earlier: Mapping[bytes, int]) -> t
                 "holds another dataset, or a version of this one that is not an earlier one; choose another place",
             )
     folder = version_path(newest + 1)
-    begun, root, known = (target.get(f"{folder}/{name}".lstrip("/")) for name in (MARKER, ROOT, MANIFEST))
-    if root is None or known is None:
+    begun, root, commit, known = (
+        target.get(f"{folder}/{name}".lstrip("/")) for name in (MARKER, ROOT, COMMITTED, MANIFEST)
+    )
+    if (root is None and commit is None) or known is None:
         return newest + 1, False, earlier.get(begun or b"")
     # Killed between the root of a version and latest.json.
     before = earlier.get(_marker(known))
@@ -146,16 +151,20 @@ def _copy(
     made: Copied,
     on_progress: Callable[[int, int], None],
 ) -> Copied:
-    """Send everything, the root document last."""
+    """Send everything, the root document or the commit last."""
     _begin(place, _marker(data))
     documents = {written.key: _read(source, written) for written in manifest.metadata}
     objects = [written for key, written in manifest.objects().items() if key not in documents]
-    sizes = place.sizes()
+    into, begun = place, None
+    if manifest.layout.store == "icechunk":
+        arrays = {key: data for key, data in documents.items() if json.loads(data)["node_type"] == "array"}
+        begun, into = in_one_go(place, commit_as(made.version), arrays, manifest.fingerprint)
+    sizes = into.sizes()
 
     def send(written: Written) -> bool:
-        if sizes.get(written.key) == written.size and place.digest(written.key) == (written.size, written.sha256):
+        if sizes.get(written.key) == written.size and into.digest(written.key) == (written.size, written.sha256):
             return False
-        place.put(written.key, _read(source, written))
+        into.put(written.key, _read(source, written))
         count("written")
         count("written_bytes", written.size)
         return True
@@ -176,10 +185,17 @@ def _copy(
         raise
     pool.shutdown()
     place.put(MANIFEST, data)
-    for key, document in documents.items():
-        if key != ROOT:
-            place.put(key, document)
-    if not place.put_first(ROOT, documents[ROOT]):
+    if begun is not None and isinstance(into, SessionStorage):
+        wanted = manifest.objects()
+        into.delete(key for key in into.sizes(STORE) if key not in wanted)
+        for key, document in documents.items():
+            into.put(key, document)
+        last, document = COMMITTED, commit_dataset(into, begun, manifest)
+    else:
+        last, document = ROOT, documents.pop(ROOT)
+        for key, other in documents.items():
+            place.put(key, other)
+    if not place.put_first(last, document):
         raise OutputError(place.url, "another process has published another dataset here meanwhile")
     return Copied(made.url, made.version, False, sent, sent_bytes, len(objects) - sent)
 

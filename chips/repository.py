@@ -421,7 +421,8 @@ def _load(storage: Storage, fork: bytes) -> ForkSession:
 
 
 def _failure(storage: Storage, what: str, error: Exception) -> OutputError:
-    return storage.failure(what, OSError(_first_line(error)))
+    # The first line is what a person reads; the rest tells credentials, buckets and connections apart.
+    return storage.failure(what, OSError(f"{_first_line(error)}\n{error}"))
 
 
 def _first_line(error: Exception) -> str:

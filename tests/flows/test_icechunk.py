@@ -17,8 +17,9 @@ import icechunk
 import pytest
 import xarray as xr
 
+from chips.copy import copy_dataset
 from chips.layout import COMMITTED, REPOSITORY
-from chips.storage import open_storage
+from chips.storage import Storage, open_storage
 from flows.console import PlainConsole
 from flows.steps import build, check, info, make_request, status
 from flows.update import make_update, update
@@ -197,3 +198,42 @@ def test_a_killed_build_in_object_storage_continues_to_one_commit_and_keeps_no_s
     assert len(list(repository.ancestry(branch="main"))) == 2
     assert update(make_update(out, time=LONG, recipe=recipe(land)), PlainConsole()) == f"{out}/versions/0002"
     assert check(out, PlainConsole()).problems == ()
+
+
+def test_a_copy_has_the_same_versions_as_commits_of_its_own(
+    land: World, plain: Path, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, to = Path(made(land, str(tmp_path / "growing"))), tmp_path / "copy"
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any, **__: Any) -> bool:
+        raise Killed
+
+    copied = Storage.put
+    with monkeypatch.context() as patch:  # before the commit, and right after it
+
+        def without_manifest(storage: Storage, key: str, data: bytes) -> None:
+            killed() if key == "manifest.json" else copied(storage, key, data)
+
+        patch.setattr(Storage, "put", without_manifest)
+        with pytest.raises(Killed):
+            copy_dataset(str(out), str(to))
+    first_put = Storage.put_first
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Storage, "put_first", lambda s, key, data: killed() if key == COMMITTED else first_put(s, key, data)
+        )
+        with pytest.raises(Killed):
+            copy_dataset(str(out), str(to))
+    assert copy_dataset(str(out), str(to)).version == 1
+    update(make_update(str(out), time=LONG, recipe=recipe(land)), PlainConsole())
+    assert copy_dataset(str(out), str(to)).version == 2
+    assert copy_dataset(str(out), str(to)).was_there
+    repository = local(to)
+    same(repository.readonly_session(tag="v1"), plain)
+    same(repository.readonly_session(tag="v2"), longer)
+    assert [commit.message.split(":")[0] for commit in repository.ancestry(branch="main")][:2] == ["v2", "v1"]
+    for version in (1, 2):
+        assert check(str(to), PlainConsole(), version).problems == ()
