@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -111,6 +112,12 @@ def test_a_dataset_is_one_commit_and_every_command_reads_it(
     ran = subprocess.run([sys.executable, "-c", snippet + "print(train.sizes['chip'])"], cwd=out, capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     assert int(ran.stdout.split()[-1]) == info(str(out)).splits["train"]
+    page = (Path(__file__).parents[2] / "docs" / "reading.md").read_text(encoding="utf-8")
+    (code,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "icechunk" in one)
+    names: dict[str, Any] = {"dataset": str(out)}
+    exec(compile(code, "reading.md", "exec"), names)
+    assert names["ds"].sizes["chip"] == info(str(out)).chips
+
     collection = json.loads((out / "collection.json").read_text())
     assert collection["assets"]["s2"]["href"] == f"./{COMMITTED}#s2"
 
