@@ -143,7 +143,8 @@ class ChipDataset:
                     "object storage and Icechunk repositories cannot be read in a forked process; give the data loader "
                     "multiprocessing_context='spawn'",
                 )
-            root = open_root(attached(open_storage(self.url)))
+            storage = open_storage(self.url)  # of which a fork must not even ask whether there is a commit
+            root = open_root(attached(storage) if self._threaded else storage)
             paths = [_path(variable) for variable in (*self._images, *self._masks)]
             paths += [f"{v.group}/{self._times[v.group]}" for v in self._images if "time" in v.dims]
             self._arrays, self._process = {path: root[path] for path in paths}, os.getpid()

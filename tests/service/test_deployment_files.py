@@ -155,7 +155,7 @@ def test_libraries_that_wheels_want_from_the_system_are_installed(root: Path, do
     }  # fmt: skip
     packages = {"libexpat.so.1": "libexpat1"}
     wanted: dict[str, str] = {}
-    for name in ("rasterio", "pyogrio", "pyproj", "shapely", "numpy", "scipy", "osmium", "numcodecs"):
+    for name in ("rasterio", "pyogrio", "pyproj", "shapely", "numpy", "scipy", "osmium", "numcodecs", "icechunk"):
         files = [Path(str(file.locate())) for file in distribution(name).files or [] if ".so" in Path(file).name]
         own = {file.name for file in files}
         for file in files:
