@@ -376,8 +376,8 @@ def fine_bin(values: npt.ArrayLike) -> Ints:
 
 
 def fine_edge(found: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Smallest value of each fine bin."""
-    return _of_keys(np.asarray(found, np.int64) << FINE_BITS)
+    """Smallest value of each fine bin; of those at the ends the last finite one."""
+    return _of_keys(np.clip(np.asarray(found, np.int64) << FINE_BITS, *_FINITE_KEYS))
 
 
 def _of_keys(keys: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -386,6 +386,9 @@ def _of_keys(keys: npt.ArrayLike) -> npt.NDArray[np.float64]:
     bits = np.where(keys >> 31, keys & 0x7FFFFFFF, 0xFFFFFFFF - keys).astype(np.uint32)
     return bits.view(np.float32).astype(np.float64)
 
+
+_FINITE_KEYS = (0x00800000, 0xFF7FFFFF)
+"""Those of the smallest and the largest finite float32."""
 
 _NEW_TALLY = threading.Lock()
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chips.check import check
@@ -559,6 +559,8 @@ def test_sums_of_floats_are_exact_whatever_their_sizes(values: list[float]) -> N
 
 @settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+@example(3.401992901712019e38)
+@example(-3.4028234663852886e38)
 def test_a_float_lies_in_its_fine_bin(value: float) -> None:
     found = int(fine_bin([value])[0])
     below, above = fine_edge([found, found + 1])
