@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from chips.audit import AUDIT
 from chips.index import INDEX, read_index
 from chips.layout import CHIP_COORDINATES, COMMITTED, STORE, Layout, Variable
 from chips.manifest import MANIFEST, STATISTICS, Manifest, Written, read_manifest
@@ -235,7 +236,8 @@ def _check_statistics(
     told = storage.get(STATISTICS)
     if told is None:
         return  # told by the listing
-    wanted = statistics_bytes(layout, found, dates_of_index(layout, table))
+    audit = _read_json(storage.get(AUDIT) or b"")
+    wanted = statistics_bytes(layout, found, dates_of_index(layout, table), audit)
     if told != wanted:
         yield from _some(_differences(json.loads(wanted), _read_json(told), STATISTICS))
 

@@ -594,13 +594,16 @@ def _month_names(dates: Any) -> tuple[str, ...]:
     return tuple(str(m) for m in np.asarray(dates, "datetime64[s]").astype("datetime64[M]"))
 
 
-def statistics_bytes(layout: Layout, found: Statistics, chips: Iterable[ChipDates]) -> bytes:
+def statistics_bytes(
+    layout: Layout, found: Statistics, chips: Iterable[ChipDates], audit: Mapping[str, Any] | None = None
+) -> bytes:
     """``statistics.json``: equal counts give equal bytes; see ``docs/statistics.md``.
 
     Args:
         layout: All arrays.
         found: Counts of the whole dataset.
         chips: What the index says of every chip.
+        audit: What splits have in common, as ``audit.json`` tells it; it stands in the document too.
     """
     rows = list(chips)
     bands: dict[str, dict[str, Any]] = {}
@@ -637,6 +640,7 @@ def statistics_bytes(layout: Layout, found: Statistics, chips: Iterable[ChipDate
         "labels": labels,
         "dates": _dates(rows),
         "not_counted": not_counted(layout),
+        **({} if audit is None else {"audit": audit}),
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 

@@ -425,6 +425,8 @@ def build_shards(prepared: Prepared, request: Request, console: Console, *, only
 
 def finish(prepared: Prepared, console: Console) -> None:
     """Publish: index, side files, manifest, and the metadata that makes the store open, the root's last."""
+    import json
+
     from catalog.lock import with_shifts as scenes_with_shifts
     from chips.audit import AUDIT, audit_bytes
     from chips.index import COVERAGE, INDEX, index_bytes, read_index, read_table
@@ -462,7 +464,8 @@ def finish(prepared: Prepared, console: Console) -> None:
         leaks = audit_of(plan.recipe, read_index(files[INDEX]), seen_ground(plan.chips, plan.recipe), plan.lock)
         files[AUDIT] = audit_bytes(leaks)
         counts = merged_statistics(prepared.build)
-        files[STATISTICS] = statistics_bytes(prepared.build.layout, counts, map(chip_dates, records))
+        dates = map(chip_dates, records)
+        files[STATISTICS] = statistics_bytes(prepared.build.layout, counts, dates, json.loads(files[AUDIT]))
         known, layout = started_with(storage) | files, plan.layout.trimmed(steps)
         if plan.recipe.report:
             attribution = {ATTRIBUTION: terms(plan, read_table(files[INDEX])).text.encode()}
