@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from curate.errors import CurateError
+from curate.errors import CurateError, InputError
 from curate.tracing import Trace, flush, here
 from flows.cluster import connect
 from flows.shard import ShardDone, Work, build_and_write
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WORKER_RETRIES = 3
-"""A worker that dies takes its shards with it; Dask gives them to others this often."""
+"""A worker that dies takes its shards with it; others get them this often, Dask's or, where all have died, ours."""
 
 
 def run_shards(
@@ -100,23 +100,57 @@ def _threads(work: Work, jobs: int) -> Iterator[Submit]:
 
 @contextmanager
 def _cluster(work: Work, scheduler: str, say: Callable[[str], None]) -> Iterator[Submit]:
-    from distributed import as_completed
-
     with connect(scheduler) as client:
         workers = len(client.scheduler_info()["workers"])
         say(f"on Dask with {workers} workers now; dashboard {client.dashboard_link}")
-        (handed,) = client.scatter([work], broadcast=True, hash=False)
 
         def submit(shards: Sequence[Shard]) -> Iterator[tuple[int, ShardDone | CurateError]]:
-            under = here()
-            futures = {
-                client.submit(_try, handed, shard, under, pure=False, retries=WORKER_RETRIES): shard.ordinal
-                for shard in shards
-            }
-            for future in as_completed(futures):  # type: ignore[no-untyped-call]
-                yield futures.pop(future), future.result()
-                future.release()
+            left = {shard.ordinal: shard for shard in shards}
+            tries = 0
+            while left and tries <= WORKER_RETRIES:
+                before = len(left)
+                for ordinal, outcome in _round(client, work, list(left.values())):
+                    del left[ordinal]
+                    yield ordinal, outcome
+                tries = tries + 1 if len(left) == before else 0
+                if left:
+                    say(f"all workers went away at once; {len(left)} shards wait for new ones")
+            for ordinal in left:
+                yield ordinal, _deadly(ordinal, f"all workers died {tries} times before any shard was done")
 
         yield submit
-        if here().headers:  # workers that were made for us end now
+        if here().headers and client.status == "running":  # workers that were made for us end now
             client.run(flush, on_error="ignore")
+
+
+def _round(client: Any, work: Work, shards: Sequence[Shard]) -> Iterator[tuple[int, ShardDone | CurateError]]:
+    """Shards onto the workers there are; those that are lost with all of the workers do not come back."""
+    from distributed import KilledWorker, as_completed
+    from distributed.client import FutureCancelledError
+
+    client.wait_for_workers(1)
+    # What is handed over lies in the memory of workers alone, and goes with the last of those that have it.
+    (handed,) = client.scatter([work], broadcast=True, hash=False)
+    under = here()
+    futures = {
+        client.submit(_try, handed, shard, under, pure=False, retries=WORKER_RETRIES): shard.ordinal for shard in shards
+    }
+    for future in as_completed(futures):  # type: ignore[no-untyped-call]
+        ordinal = futures[future]
+        try:
+            yield ordinal, future.result()
+        except KilledWorker as error:
+            yield ordinal, _deadly(ordinal, f"{error.allowed_failures + 1} workers died at it")
+        except FutureCancelledError as error:
+            if error.reason == "scheduler-connection-lost":
+                why = "the scheduler went away; what was built is kept, start it again and run the same command"
+                yield ordinal, InputError("Dask", why)
+        del futures[future]
+        future.release()
+
+
+def _deadly(ordinal: int, what: str) -> InputError:
+    # Nearly always workers with less memory than a shard takes.
+    return InputError(
+        f"shard {ordinal}", f"{what}; give workers more memory, or make shards smaller with store.shard_chips"
+    )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed import KilledWorker
+from distributed.client import FutureCancelledError
 
 from curate.errors import IncompleteError, InputError
 from flows.console import PlainConsole
+from flows.run import run_shards
 from flows.steps import build, make_request
 from simulate.write import World
 
@@ -66,8 +71,11 @@ def test_an_address_where_nobody_answers_is_told(world: World, world_recipe: Pat
         build(request, PlainConsole())
 
 
-def test_a_worker_that_dies_costs_only_time(world: World, world_recipe: Path, dataset: Path, tmp_path: Path) -> None:
-    """One of the workers is killed as soon as the first shard is journaled."""
+@pytest.mark.parametrize("workers", [2, 1], ids=["one of two", "all there are"])
+def test_a_worker_that_dies_costs_only_time(
+    workers: int, world: World, world_recipe: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """One of the workers is killed as soon as the first shard is journaled; another one takes its place."""
     import os
     import signal
     import threading
@@ -76,7 +84,7 @@ def test_a_worker_that_dies_costs_only_time(world: World, world_recipe: Path, da
     from distributed import Client, LocalCluster
 
     out = tmp_path / "dataset"
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as running:  # type: ignore[no-untyped-call]
+    with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0") as running:  # type: ignore[no-untyped-call]
         with Client(running, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             victim = next(iter(client.run(os.getpid).values()))
 
@@ -93,3 +101,61 @@ def test_a_worker_that_dies_costs_only_time(world: World, world_recipe: Path, da
         build(request, PlainConsole())
         killer.join(timeout=10)
     assert _content(out) == _content(dataset)
+
+
+class Lost:
+    """A client, and all its futures: what is asked of it ends as it was told."""
+
+    dashboard_link = ""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.rounds = error, 0
+
+    def scheduler_info(self) -> dict[str, Any]:
+        return {"workers": {}}
+
+    def wait_for_workers(self, n: int) -> None:
+        self.rounds += 1
+
+    def scatter(self, values: list[Any], **_: Any) -> list[Any]:
+        return values
+
+    def submit(self, *_: Any, **__: Any) -> Lost:
+        return Lost(self.error)
+
+    def result(self) -> None:
+        raise self.error
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "rounds"),
+    [
+        (
+            KilledWorker("task", SimpleNamespace(address="tcp://10.0.0.7:1"), 3),  # type: ignore[arg-type]
+            "4 workers died at it; give workers more memory, or make shards smaller with store.shard_chips",
+            1,
+        ),
+        (FutureCancelledError("task", "already forgotten"), "all workers died 4 times before any shard was done;", 4),
+        (
+            FutureCancelledError("task", "scheduler-connection-lost"),
+            "the scheduler went away; what was built is kept",
+            1,
+        ),
+    ],
+    ids=["killed", "all gone", "no scheduler"],
+)
+def test_what_dies_for_good_is_told_for_each_shard(
+    error: Exception, told: str, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Lost(error)
+    monkeypatch.setattr("flows.run.connect", lambda _: nullcontext(client))
+    monkeypatch.setattr("distributed.as_completed", list)
+    shards: Any = [SimpleNamespace(ordinal=7), SimpleNamespace(ordinal=8)]
+    work: Any = None
+    failed = run_shards(work, shards, scheduler="tcp://10.0.0.1:8786")
+    assert failed.keys() == {7, 8}
+    assert all(told in str(one) for one in failed.values())
+    assert client.rounds == rounds
