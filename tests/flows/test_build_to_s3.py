@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import obstore
 import pytest
 import xarray as xr
@@ -167,6 +171,35 @@ def test_others_read_it_with_zarr_and_xarray_alone(uploaded: str, how: str, data
     root = zarr.open_group(reader, mode="r")
     assert isinstance(array := root["s2/reflectance"], zarr.Array)
     assert array.shape[0] == ours.sizes["chip"]
+
+
+@pytest.mark.parametrize("how", ["s3", "http"])
+def test_what_the_page_says_of_addresses_reads_it(
+    uploaded: str, how: str, dataset: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reading.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (code,) = (one for one in snippets if "{address}" in one)
+    (chips,) = (one for one in snippets if "class Chips" in one)
+    # The servers of the page have certificates, that of the tests has none.
+    plain = functools.partial(obstore.store.from_url, client_options={"allow_http": True})
+    monkeypatch.setattr(obstore.store, "from_url", plain)
+    address = uploaded if how == "s3" else f"{s3_server}/{uploaded.removeprefix('s3://')}"
+    names: dict[str, Any] = {"address": address, "dataset": str(dataset)}
+    exec(compile(code, "reading.md", "exec"), names)
+    ours = xr.open_zarr(dataset / "chips.zarr", group="s2", chunks=None)
+    xr.testing.assert_identical(names["ds"].load(), ours.load())
+    assert names["index"].num_rows == ours.sizes["chip"]
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+    index = names["index"]
+    assert duckdb.sql("SELECT count(*) FROM index").fetchall() == [(index.num_rows,)]
+
+    exec(compile(chips, "reading.md", "exec"), names)
+    there = names["Chips"](zarr.storage.ObjectStore(plain(f"{address}/chips.zarr"), read_only=True), "train")
+    there.where = pickle.loads(pickle.dumps(there.where))  # as it comes to a process that is spawned
+    sample = there[0]
+    for key in ("image", "mask"):
+        np.testing.assert_array_equal(sample[key], names["sample"][key])
 
 
 def test_a_dataset_that_was_copied_is_as_promised(uploaded: str) -> None:
