@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,21 @@ def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
         raise RecipeError(name, (f"{where}not valid YAML: {error.problem or error.context}",)) from error
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(name, ("holds no keys; wanted a recipe as 'curate init' writes it",))
-    problems = [f"line {line}: key {key!r} stands twice; keep one" for line, key in _repeated(node)]
+    problems = [f"line {line}: key {key!r} stands twice; keep one" for line, key in _repeated(node, set())]
     if problems:
         raise RecipeError(name, tuple(problems))
     document = yaml.load(text, Loader=_Loader)
     try:
-        return Recipe.model_validate(document)
+        recipe = Recipe.model_validate(document)
     except ValidationError as error:
         raise RecipeError(name, _sentences(error, node)) from error
+    switched = tuple(
+        f"line {_line(path, node)}: {_place(path)} is {str(value).lower()}; wanted {_A_NUMBER}"
+        for path, value in _switches(document, recipe.model_dump(), ())
+    )
+    if switched:
+        raise RecipeError(name, switched)
+    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -102,25 +109,44 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def _repeated(node: yaml.Node) -> Iterator[tuple[int, str]]:
-    """(line, key) of every key that a mapping holds twice; YAML would silently take the last one."""
+def _repeated(node: yaml.Node, looked_at: set[int]) -> Iterator[tuple[int, str]]:
+    """(line, key) of every key that a mapping holds twice; YAML would silently take the last one.
+
+    A node that aliases repeat is looked at once: a few lines of aliases of aliases stand for millions of nodes.
+    """
+    if id(node) in looked_at:
+        return
+    looked_at.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
                 yield key.start_mark.line + 1, key.value
             seen.add(key.value)
-            yield from _repeated(value)
+            yield from _repeated(value, looked_at)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _repeated(item)
+            yield from _repeated(item, looked_at)
+
+
+def _switches(written: Any, meant: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """(path, value) of every true or false that became a number: `yes` would pass for 1, and a chip for one pixel."""
+    if isinstance(written, bool):
+        if isinstance(meant, int | float) and not isinstance(meant, bool):
+            yield path, written
+    elif isinstance(written, Mapping) and isinstance(meant, Mapping):
+        for key, value in written.items():
+            yield from _switches(value, meant.get(key), (*path, key))
+    elif isinstance(written, list) and isinstance(meant, list | tuple):
+        for index, (value, became) in enumerate(zip(written, meant, strict=False)):
+            yield from _switches(value, became, (*path, index))
 
 
 def _sentences(error: ValidationError, root: yaml.Node) -> tuple[str, ...]:
     sentences = []
     for problem in error.errors():
         path = _in_document(_untagged(problem["loc"]), root)
-        place = ".".join(str(part) for part in path)
+        place = _place(path)
         line = f"line {_line(path, root)}: "
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
@@ -138,14 +164,64 @@ def _sentences(error: ValidationError, root: yaml.Node) -> tuple[str, ...]:
                 found = problem["input"]
                 sentence = f"{line}{place} is {found!r}; wanted {problem['ctx']['expected']}"
             case _:
-                sentence = f"{line}{place} is {problem['input']!r}; {problem['msg']}"
+                sentence = f"{line}{place} {_found(problem['input'])}; {_wanted(problem, path)}"
         if sentence not in sentences:
             sentences.append(sentence)
     return tuple(sentences)
 
 
+_A_NUMBER = "a number"
+_WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": _A_NUMBER,
+    "float_parsing": _A_NUMBER,
+    "finite_number": "a number that is not infinite",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list, as in [a, b]",
+    "tuple_type": "a list, as in [a, b]",
+    "set_type": "a list, as in [a, b]",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "{le:g} or less",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', with a letter or a digit first",
+}
+"""What pydantic asks for by the kind of its complaint, in the words of a recipe."""
+
+
+def _found(value: Any) -> str:
+    return "is empty" if value is None or value in ({}, []) else f"is {value!r}"
+
+
+def _wanted(problem: Any, path: Sequence[str | int]) -> str:
+    """What would be right in place of a value of the wrong kind or size."""
+    value = problem["input"]
+    match problem["type"]:
+        case "string_type" if isinstance(value, int | float):
+            return f"wanted text; in quotes it is: '{value}'"
+        case "string_type":
+            return "wanted text"
+        case "dict_type" | "model_type" | "dataclass_type" | "too_short" if value is None or value in ({}, []):
+            needed = len(path) == 1 and Recipe.model_fields[str(path[0])].is_required()
+            return "wanted something in it" + ("" if needed else ", or leave the key out")
+        case "dict_type" | "model_type" | "dataclass_type":
+            keys = ", ".join(sorted(_keys(path)))
+            return "wanted keys with values, as in {key: value}" + (f"; its keys are {keys}" if keys else "")
+        case kind if kind in _WANTED:
+            return "wanted " + _WANTED[kind].format(**problem.get("ctx", {}))
+        case _:
+            return str(problem["msg"])
+
+
+def _place(path: Sequence[str | int]) -> str:
+    return ".".join(str(part) for part in path)
+
+
 def _at(path: Sequence[str | int]) -> str:
-    return f" in {'.'.join(str(part) for part in path)}" if path else ""
+    return f" in {_place(path)}" if path else ""
 
 
 def _untagged(loc: Sequence[str | int]) -> Sequence[str | int]:

@@ -215,3 +215,40 @@ def test_what_the_template_only_offers_is_right_too() -> None:
     recipe = parse_recipe(text)
     assert set(recipe.sources) == {"s2", "s1", "dem", "landsat", "photos"}
     assert set(recipe.labels) == {"worldcover", "fields", "landuse"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("grid: {size_px: big}\n", "line 6: grid.size_px is 'big'; wanted a whole number"),
+        ("grid: {size_px: -64}\n", "line 6: grid.size_px is -64; wanted more than 0"),
+        ("grid: {min_cover: 2}\n", "line 6: grid.min_cover is 2; wanted 1 or less"),
+        ("grid: {size_px: yes}\n", "line 6: grid.size_px is true; wanted a number"),
+        ("split: {seed: off}\n", "line 6: split.seed is false; wanted a number"),
+        ("labels:\n", "line 6: labels is empty; wanted something in it, or leave the key out"),
+        ("name: 2018\n", "line 6: name is 2018; wanted text; in quotes it is: '2018'"),
+        (
+            "split: {shares: [0.6, 0.4]}\n",
+            "line 6: split.shares is [0.6, 0.4]; wanted keys with values, as in {key: value}",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_in_the_words_of_a_recipe(wrong: str, sentence: str) -> None:
+    assert problems(SMALL + wrong) == (sentence,)
+
+
+def test_sources_cannot_be_left_out() -> None:
+    (problem,) = problems("time: 2018-04-01/2018-10-01\nsources:\n")
+    assert problem == "line 2: sources is empty; wanted something in it"
+
+
+def test_true_and_false_stay_what_they_are_where_they_are_meant() -> None:
+    assert parse_recipe(SMALL + "report: no\n").report is False
+    assert parse_recipe(SMALL + "    time: {series: yes}\n").sources["s2"].time.series is True
+
+
+def test_aliases_of_aliases_are_looked_at_once() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    found = problems("\n".join(lines))  # 9^12 nodes if each alias were followed
+    assert any("unknown key 'a11'" in problem for problem in found)
