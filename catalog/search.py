@@ -671,7 +671,7 @@ class _Files:
             try:
                 return Path(at).read_bytes()
             except OSError as error:
-                why = "is a folder" if Path(at).is_dir() else error.strerror or str(error)
+                why = "is a folder; give the catalog.json in it" if Path(at).is_dir() else error.strerror or str(error)
                 raise CatalogError(at, f"cannot be read as a catalog: {why}") from error
         import requests
 
@@ -765,4 +765,7 @@ def _rfc3339(time: dt.datetime | None) -> str | None:
 
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
+    # urllib3 wraps what happened into what it tried; the user knows what was tried.
+    if cause := re.search(r"Caused by \w+\([\"']?(?:\w+\([^()]*\): )?(.+?)[\"']?\)\)$", text):
+        text = cause[1]
     return text if len(text) <= 300 else f"{text[:300]} …"

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+OUT_OF_MEMORY = 3
+"""Exit code after memory ran out: what was built is kept, and the same command continues."""
 
 EPILOG = """Exit codes: 0 done; 1 the check found problems; 2 something given cannot be used (area, recipe, catalog,
 output); 3 something could not be read, what was built is kept and the same command continues; 4 the dataset is damaged;
@@ -604,6 +606,12 @@ def _session(options: dict[str, Any], *, tells: bool = True) -> Iterator[Console
     except KeyboardInterrupt:
         console.say("interrupted; what was built is kept, the same command continues", level="warning")
         _leave(INTERRUPTED)
+    except MemoryError:
+        told_what = (
+            "memory ran out; what was built is kept. Take fewer --jobs, a smaller store.shard_chips or less area"
+        )
+        console.say(told_what, level="error", event="error", kind="MemoryError")
+        _leave(OUT_OF_MEMORY)
     except CurateError as error:
         if options["verbose"]:
             import traceback

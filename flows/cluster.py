@@ -55,6 +55,10 @@ def _target(where: str) -> Iterator[tuple[Any, bool]]:
         yield where, False
         return
     least, most = (None if n is None else int(n) for n in (asked["least"], asked["most"]))
+    if asked["maker"].startswith("local:"):
+        raise InputError(where, "after local: comes how many workers to start, as in local:4")
+    if (most is None and least == 0) or (most is not None and most < max(least or 0, 1)):
+        raise InputError(where, "these are no workers; wanted is a number from 1, or from least to most, as in 1-20")
     if asked["maker"] == "local":
         made = _local(least or 1 if most is None else least or 0)
     else:

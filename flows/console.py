@@ -49,6 +49,8 @@ def open_console(log_format: LogFormat = "auto", *, verbose: bool = False) -> Co
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO if verbose else logging.WARNING)
+    # Each retry of a connection, as the library words it; that it failed in the end is told by ours.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO if verbose else logging.ERROR)
     return console
 
 

@@ -58,6 +58,10 @@ file that windows share are decoded so often that the same build costs half as m
 """
 FEW_CHIPS = 8
 """The shard of an area of few chips is rounded up to this, so that it divides into Zarr shards."""
+MANY_CHIPS, MOST_CHIPS = 1_000_000, 10_000_000
+"""Chips of an area from which laying them is told to take its time, and above which it is refused."""
+LAID_S, LAID_BYTES = 30e-6, 600
+"""What a chip takes until it has its split, measured on 430,000 of them."""
 M_PER_DEGREE = 111_320.0
 TOLD_DOUBTS = 5
 """Scenes whose offset stays uncertain that are named one by one; all stand in the lock."""
@@ -196,6 +200,7 @@ def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: by
             check_blocks(blocks, recipe.widest_m)
         except ValueError as error:
             raise RecipeError("recipe", (f"split: {error}",)) from error
+    _require_few(recipe, aoi)
     places = asked_places(recipe)
     chips, cover = lay_chips(aoi, recipe.grid, places)
     if not chips:
@@ -223,6 +228,29 @@ def lay_area(recipe: Recipe, aoi: Aoi, splits: bytes | None = None, sampling: by
         split=area.split[kept],
         fold=None if area.fold is None else area.fold[kept],
     )
+
+
+def _require_few(recipe: Recipe, aoi: Aoi) -> None:
+    """AoiError, before hours are spent on it, when the area would hold more chips than a machine can carry."""
+    from pyproj import Geod
+
+    grid = recipe.grid
+    if grid.places is not None:
+        return
+    apart_m = grid.spacing_km * 1000 if grid.scheme == "majortom" else grid.side_m
+    area_m2, _ = Geod(ellps="WGS84").geometry_area_perimeter(aoi.geometry)
+    about = abs(area_m2) / apart_m**2
+    if about > MOST_CHIPS:
+        raise AoiError(
+            aoi.name,
+            f"holds about {about:,.0f} chips {apart_m:g} m apart, and more than {MOST_CHIPS:,} are not laid at once; "
+            "take a smaller area, larger chips, or a dataset for each part of it",
+        )
+    if about > MANY_CHIPS:
+        log.warning(
+            "%s holds about %s chips; laying them takes about %.0f minutes and %.1f GB",
+            aoi.name, f"{about:,.0f}", about * LAID_S / 60, about * LAID_BYTES / 1e9,
+        )  # fmt: skip
 
 
 def asked_places(recipe: Recipe) -> tuple[Place, ...]:
@@ -399,10 +427,12 @@ def _need_some(name: str, collection: str, found: Sequence[LockedItem], interval
         raise CatalogError(name, f"none of {len(found)} scenes of {collection} can be used: {'; '.join(reasons[:3])}")
     west, south, east, north = area.aoi.geometry.bounds
     when = "" if interval is None else f" and {interval}"
+    if interval is not None and interval.start > dt.datetime.now(dt.UTC):
+        when += ", which lies in the future"
     raise CatalogError(
         name,
         f"no scene of {collection} touches {area.aoi.name} ({west:.3f},{south:.3f},{east:.3f},{north:.3f}){when}; "
-        "check the area, the time and the catalog",
+        "check the area (longitude comes before latitude), the time and the catalog",
     )
 
 

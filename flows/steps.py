@@ -90,8 +90,7 @@ def make_request(
 ) -> Request:
     """The request with its defaults filled in and its paths made absolute."""
     if out is None:
-        asked, area = _open(Request(aoi=aoi, out="", recipe=recipe, catalog=catalog))
-        out = asked.name or area.name
+        out = _open_recipe(recipe).name or _read_area(aoi).name
     scheduler = dask or next((os.environ[name] for name in SCHEDULER_VARIABLES if os.environ.get(name)), None)
     return Request(
         aoi=_absolute(aoi),
@@ -112,7 +111,7 @@ def _absolute(value: str) -> str:
 
 def _exists(value: str) -> bool:
     try:
-        return "://" not in value and Path(value).exists()
+        return bool(value.strip()) and "://" not in value and Path(value).exists()
     except OSError:  # WKT can be longer than a file name may be
         return False
 
@@ -124,17 +123,21 @@ def absolute_out(out: str) -> str:
 
 def _open(request: Request) -> tuple[Recipe, Aoi]:
     """The recipe, with the request's catalog in place of its own, and the area."""
-    from recipes.read import default_recipe, parse_recipe, read_recipe
-
-    if request.recipe is None:
-        recipe = default_recipe()
-    elif "\n" in request.recipe:
-        recipe = parse_recipe(request.recipe, name="the recipe").located(Path.cwd())
-    else:
-        recipe = read_recipe(request.recipe)
+    recipe = _open_recipe(request.recipe)
     if request.catalog is not None:
         recipe = recipe.model_copy(update={"catalog": request.catalog})
     return recipe, _read_area(request.aoi)
+
+
+def _open_recipe(asked: str | None) -> Recipe:
+    """The recipe of a file or a text; ours when none is asked for."""
+    from recipes.read import default_recipe, parse_recipe, read_recipe
+
+    if asked is None:
+        return default_recipe()
+    if "\n" in asked:
+        return parse_recipe(asked, name="the recipe").located(Path.cwd())
+    return read_recipe(asked)
 
 
 def _read_area(where: str) -> Aoi:

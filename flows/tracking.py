@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from curate.errors import CurateError, InputError
 from curate.tracing import span, traced
 from flows import steps
+from flows.health import TIMEOUT_S
 from flows.metrics import metrics, told
 from recipes.read import dump_recipe
 from recipes.recipe import Recipe
@@ -28,15 +29,24 @@ PUBLISHED, ARRIVED = "curate.dataset.published", "curate.scenes.arrived"
 
 
 def require_server() -> None:
-    """InputError unless a Prefect API is configured; we never start one."""
+    """InputError unless a Prefect API is configured and there; we never start one."""
+    import requests
     from prefect.settings import get_current_settings
 
-    if get_current_settings().api.url is None:
+    url = get_current_settings().api.url
+    if not url:
         raise InputError(
             "Prefect",
             "no server is configured; set PREFECT_API_URL (http://127.0.0.1:4200/api after 'prefect server start'), "
             "or build without --prefect",
         )
+    try:
+        # Whatever it answers: a server that wants a key is one, too.
+        requests.get(f"{url.rstrip('/')}/health", timeout=TIMEOUT_S)
+    except requests.RequestException as error:
+        raise InputError(
+            "Prefect", f"no server answers at {url}; start it, correct PREFECT_API_URL, or build without --prefect"
+        ) from error
 
 
 def worth_another_try(_task: Any, _run: Any, state: Any) -> bool:

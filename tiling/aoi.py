@@ -85,6 +85,10 @@ def read_aoi(source: str | Path, name: str | None = None) -> Aoi:
         AoiError: The area cannot be read, or is none that a UTM grid covers; says what to do about it.
     """
     what = str(source)
+    if not what.strip():
+        raise AoiError("area of interest", f"none is given; wanted is a vector file, WKT or a box ({_BBOX_ORDER})")
+    if what.startswith(("http://", "https://")):
+        raise AoiError(what, "is not fetched from the web; download it, and give the file")
     path = Path(source)
     if _is_there(path, what):
         geometries, crs = _read_file(path, what)

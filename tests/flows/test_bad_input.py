@@ -44,6 +44,9 @@ BOWTIE = "POLYGON ((18 48.29, 18.01 48.3, 18.01 48.29, 18 48.3, 18 48.29))"
         ("POINT (18 48.3)", "olygon"),
         ("500000,5300000,510000,5310000", "degrees"),
         ("nowhere.geojson", "nowhere.geojson"),
+        (" ", "none is given"),
+        ("https://127.0.0.1:1/region.geojson", "download it"),
+        ("-10,35,30,60", "about .* chips 640 m apart"),
         ("18.0,48.30,18.0001,48.3001", "no chip"),
     ],
 )
@@ -56,6 +59,11 @@ def test_an_area_that_cannot_be_built_is_refused(copy: Path, aoi: str, sentence:
 def test_an_area_outside_the_catalog_is_told_with_its_place(copy: Path) -> None:
     with pytest.raises(CatalogError, match=r"no scene of sentinel-2-l2a touches .*check the area"):
         _ask(copy, aoi="10.0,50.0,10.05,50.05")
+
+
+def test_a_time_that_is_still_to_come_is_told_as_such(copy: Path) -> None:
+    with pytest.raises(CatalogError, match="which lies in the future"):
+        _ask(copy, change=("2021-04-01/2021-08-01", "2121-04-01/2121-08-01"))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +89,11 @@ def test_a_wrong_recipe_is_refused_before_anything_is_written(
     ("change", "error", "sentence"),
     [
         (("catalog: catalog.json", "catalog: missing.json"), CatalogError, "missing.json"),
+        (
+            ("catalog: catalog.json", "catalog: sentinel-2-l2a"),
+            CatalogError,
+            "is a folder; give the catalog.json in it",
+        ),
         (("vector: fields.geojson", "vector: missing.geojson"), LabelError, "missing.geojson"),
         (("attribute: label", "attribute: labl"), LabelError, "label"),
         (("year: 2021", "year: 2019"), CatalogError, "2019"),

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from simulate.write import World
 
 Curate = Callable[..., Any]
@@ -81,6 +83,19 @@ def test_errors_are_one_sentence_with_their_exit_code(curate: Curate, tmp_path: 
         assert run.returncode == code, run.stderr
         assert words in run.stderr
         assert "Traceback" not in run.stderr
+
+
+def test_memory_that_runs_out_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    from flows import cli
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(cli, "_leave", leave)
+    with pytest.raises(SystemExit) as left, cli._session({"log_format": "plain", "verbose": False}):
+        raise MemoryError
+    assert left.value.code == 3
+    assert "memory ran out; what was built is kept" in capsys.readouterr().err
 
 
 def test_the_schema_is_printed_for_editors(curate: Curate) -> None:

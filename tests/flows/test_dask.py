@@ -71,6 +71,22 @@ def test_an_address_where_nobody_answers_is_told(world: World, world_recipe: Pat
         build(request, PlainConsole())
 
 
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("local:0", "number from 1"),
+        ("local:4-2", "number from 1"),
+        ("made.up:cluster:0", "number from 1"),
+        ("local:many", "as in local:4"),
+    ],
+)
+def test_a_number_of_workers_that_is_none_is_told_at_once(where: str, sentence: str) -> None:
+    from flows.cluster import connect
+
+    with pytest.raises(InputError, match=sentence), connect(where):
+        pass
+
+
 @pytest.mark.parametrize("workers", [2, 1], ids=["one of two", "all there are"])
 def test_a_worker_that_dies_costs_only_time(
     workers: int, world: World, world_recipe: Path, dataset: Path, tmp_path: Path

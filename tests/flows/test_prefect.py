@@ -236,6 +236,20 @@ def test_without_a_server_prefect_is_refused_and_none_is_started(
     assert not (tmp_path / "home" / "prefect.db").exists()
 
 
+def test_a_server_that_does_not_answer_is_told_in_a_sentence() -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from curate.errors import InputError
+    from flows.tracking import require_server
+
+    for url, sentence in (
+        ("http://127.0.0.1:9/api", "no server answers at http://127.0.0.1:9/api"),
+        ("", "configured"),
+    ):
+        with temporary_settings({PREFECT_API_URL: url}), pytest.raises(InputError, match=sentence):
+            require_server()
+
+
 @pytest.mark.usefixtures("server")
 def test_a_dataset_is_built_watched_and_updated_when_scenes_arrive(
     world: World, world_recipe: Path, tmp_path: Path
