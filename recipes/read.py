@@ -156,7 +156,7 @@ def _sentences(error: ValidationError, root: yaml.Node) -> tuple[str, ...]:
             case "union_tag_invalid" | "union_tag_not_found" if isinstance(problem["input"], dict):
                 line, told = _about_tag(path, problem["input"], root)
                 sentence = f"{line}{told}"
-            case kind if kind in _NOT_A_MAPPING:
+            case kind if kind in _NOT_A_MAPPING and not _is_empty(problem["input"]):
                 sentence = f"{line}{place} is {problem['input']!r}; {_wanted_keys(path, problem['input'])}"
             case "value_error":
                 sentence = f"{line}{place}: {problem['ctx']['error']}" if place else f"{line}{problem['ctx']['error']}"
@@ -192,8 +192,12 @@ _WANTED = {
 """What pydantic asks for by the kind of its complaint, in the words of a recipe."""
 
 
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ({}, [])
+
+
 def _found(value: Any) -> str:
-    return "is empty" if value is None or value in ({}, []) else f"is {value!r}"
+    return "is empty" if _is_empty(value) else f"is {value!r}"
 
 
 def _wanted(problem: Any, path: Sequence[str | int]) -> str:
@@ -204,12 +208,9 @@ def _wanted(problem: Any, path: Sequence[str | int]) -> str:
             return f"wanted text; in quotes it is: '{value}'"
         case "string_type":
             return "wanted text"
-        case "dict_type" | "model_type" | "dataclass_type" | "too_short" if value is None or value in ({}, []):
+        case kind if kind in (*_NOT_A_MAPPING, "too_short") and _is_empty(value):
             needed = len(path) == 1 and Recipe.model_fields[str(path[0])].is_required()
             return "wanted something in it" + ("" if needed else ", or leave the key out")
-        case "dict_type" | "model_type" | "dataclass_type":
-            keys = ", ".join(sorted(_keys(path)))
-            return "wanted keys with values, as in {key: value}" + (f"; its keys are {keys}" if keys else "")
         case kind if kind in _WANTED:
             return "wanted " + _WANTED[kind].format(**problem.get("ctx", {}))
         case _:

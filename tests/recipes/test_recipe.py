@@ -229,7 +229,7 @@ def test_what_the_template_only_offers_is_right_too() -> None:
         ("name: 2018\n", "line 6: name is 2018; wanted text; in quotes it is: '2018'"),
         (
             "split: {shares: [0.6, 0.4]}\n",
-            "line 6: split.shares is [0.6, 0.4]; wanted keys with values, as in {key: value}",
+            "line 6: split.shares is [0.6, 0.4]; wanted names below it, each with its keys",
         ),
     ],
 )
