@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,17 +86,19 @@ def test_errors_are_one_sentence_with_their_exit_code(curate: Curate, tmp_path: 
         assert "Traceback" not in run.stderr
 
 
-def test_memory_that_runs_out_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    from flows import cli
+def test_memory_that_runs_out_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
 
-    def leave(code: int) -> None:
-        raise SystemExit(code)
+    from flows import cli, steps
 
-    monkeypatch.setattr(cli, "_leave", leave)
-    with pytest.raises(SystemExit) as left, cli._session({"log_format": "plain", "verbose": False}):
+    def exhaust(*_: object) -> None:
         raise MemoryError
-    assert left.value.code == 3
-    assert "memory ran out; what was built is kept" in capsys.readouterr().err
+
+    monkeypatch.setattr(cli, "_leave", sys.exit)
+    monkeypatch.setattr(steps, "info", exhaust)
+    run = CliRunner().invoke(cli.main, ["info", "dataset"])
+    assert run.exit_code == 3
+    assert "memory ran out; what was built is kept" in run.stderr
 
 
 def test_the_schema_is_printed_for_editors(curate: Curate) -> None:
