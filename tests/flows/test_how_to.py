@@ -21,7 +21,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from shapely.geometry.base import BaseGeometry
 
-from catalog.collections import Collection, collection, collection_names
+from catalog.collections import Collection, collection, collection_names, read_table
 from catalog.describe import DescribeSpec
 from catalog.lock import lock_bytes
 from cube.times import TimeSpec
@@ -257,6 +257,14 @@ def test_every_collection_has_a_how_to() -> None:
     # Classes are labels.
     kinds = [f"describe: {kind}" for kind in get_args(DescribeSpec.__annotations__["kind"]) if kind != "classes"]
     assert not missing(tuple(kinds), headings("sources"))
+
+
+def test_every_catalog_is_told_of_where_it_has_something() -> None:
+    page = (HOW_TO / "sources.md").read_text(encoding="utf-8").replace("`catalog: ", "`")
+    named = [name for name in read_table("endpoints.toml")["endpoints"] if name != "planetary-computer"]
+    told = re.findall(r"^catalog: (\S+)$", page, re.MULTILINE)
+    assert not missing(tuple(set(named) - set(told)), page)
+    assert "Planetary Computer, the default" in page
 
 
 def test_every_kind_of_label_has_a_how_to() -> None:
