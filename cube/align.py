@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 import annotated_types
 
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
-    import xarray as xr
     from odc.geo.geobox import GeoBox
 
     from catalog.scene import Scene
-    from cube.load import Reader
+    from cube.load import PixelReader
 
     Floats = npt.NDArray[np.float64]
     Complexes = npt.NDArray[np.complex128]
     Flags = npt.NDArray[np.bool_]
+
+AnyReader = TypeVar("AnyReader", bound="PixelReader")
 
 AROUND = 12
 """How many widths of the Gaussian around the searched shifts tell what likeness is chance."""
@@ -681,50 +682,33 @@ def _apart(own: str, own_um: float | None, other: str, other_um: float | None) -
     return None
 
 
-def aligned(reader: Reader, moved: Mapping[str, tuple[float, float]]) -> Reader:
+def aligned(reader: AnyReader, moved: Mapping[str, tuple[float, float]]) -> AnyReader:
     """A reader that undoes shifts: it reads an acquisition where its pixels are, not where they should be.
 
     The grid that is asked for moves, not the image, so pixels are still resampled once, by the reader's own rules, and
     quality layers move with their bands. Acquisitions without a shift are read as before, copies stay copies.
 
     Args:
-        reader: One of ``cube.load.READERS``.
+        reader: One of ``cube.load.READERS`` or ``PIXEL_READERS``; what comes out is of its kind.
         moved: (east, north) in metres by which acquisitions lie off, from ``moves``.
     """
 
-    def read(
-        steps: Sequence[Sequence[Scene]],
-        bands: Sequence[str],
-        geobox: GeoBox,
-        *,
-        resampling: str,
-        dtype: str,
-        fill: float | int,
-        chunks: int | None = None,
-    ) -> xr.DataArray:
+    def read(steps: Sequence[Sequence[Scene]], bands: Sequence[str], geobox: GeoBox, **options: Any) -> Any:
         groups: dict[tuple[float, float], list[int]] = {}
         for index, step in enumerate(steps):
             found = {moved.get(scene.acquisition, (0.0, 0.0)) for scene in step} or {(0.0, 0.0)}
             if len(found) > 1:
                 raise ValueError(f"step {index} joins scenes of several acquisitions that are moved differently")
             groups.setdefault(found.pop(), []).append(index)
-        parts = [
-            reader(
-                [steps[index] for index in members],
-                bands,
-                _grid_at(geobox, *place),
-                resampling=resampling,
-                dtype=dtype,
-                fill=fill,
-                chunks=chunks,
-            )
+        parts: list[Any] = [
+            reader([steps[index] for index in members], bands, _grid_at(geobox, *place), **options)
             for place, members in groups.items()
         ]
         if len(parts) == 1:
             return parts[0]
         return _in_order(parts, list(groups.values()))
 
-    return read
+    return cast("AnyReader", read)
 
 
 def _grid_at(geobox: GeoBox, east_m: float, north_m: float) -> GeoBox:
@@ -741,13 +725,16 @@ def _grid_at(geobox: GeoBox, east_m: float, north_m: float) -> GeoBox:
     return GeoBox(geobox.shape, Affine(t.a, t.b, t.c + east, t.d, t.e, t.f + north), geobox.crs)
 
 
-def _in_order(parts: Sequence[xr.DataArray], members: Sequence[Sequence[int]]) -> xr.DataArray:
+def _in_order(parts: Sequence[Any], members: Sequence[Sequence[int]]) -> Any:
     """Steps that were read in groups, in the order in which they were asked for."""
     import numpy as np
+
+    order = np.argsort([index for group in members for index in group])
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)[order]
     import xarray as xr
 
     joined = xr.concat(
         [part.assign_coords(time=list(group)) for part, group in zip(parts, members, strict=True)], "time"
     )
-    order = np.argsort(joined["time"].to_numpy())
     return joined.isel(time=order)

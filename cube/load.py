@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import rasterio
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.loader._rio import RioDriver, RioReader
 from rasterio.enums import Resampling
 from rasterio.windows import Window as PixelWindow
 
@@ -35,7 +33,7 @@ from curate.telling import about, carried, count
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pystac
-    from odc.loader.types import RasterLoadParams, RasterSource
+    import xarray as xr
 
     from catalog.scene import Asset, Scene
 
@@ -95,8 +93,25 @@ class Reader(Protocol):
         ...
 
 
+class PixelReader(Protocol):
+    """Reads as a ``Reader`` does, at once, also into a plain array: to import xarray, with Dask, takes seconds."""
+
+    def __call__(
+        self,
+        steps: Sequence[Sequence[Scene]],
+        bands: Sequence[str],
+        geobox: GeoBox,
+        *,
+        resampling: str,
+        dtype: str,
+        fill: float | int,
+    ) -> xr.DataArray | npt.NDArray[Any]:
+        """See ``Reader``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class _File:
+class SourceFile:
     """One file to be read, and whose it is."""
 
     scene: str
@@ -130,6 +145,7 @@ class _File:
             raise ReadError(self.scene, self.band, why) from None  # the cause may not be picklable
 
     def failed(self, error: BaseException) -> ReadError:
+        """The error that names the file, without its signature."""
         return ReadError(self.scene, self.band, why_unreadable(self.reach(), self.layer, error))
 
 
@@ -146,6 +162,9 @@ def read_odc(
     """Read with odc-stac; see ``Reader``."""
     import odc.stac
     import pystac
+    import xarray as xr
+
+    from cube.load_odc import OdcDriver
 
     items, files = _items(steps, bands, geobox)
     if not items:
@@ -169,13 +188,13 @@ def read_odc(
             use_overviews=False,
             chunks=None if chunks is None else {"y": chunks, "x": chunks},
             pool=None if chunks is not None else threads_for(files.values()),
-            driver=_OdcDriver(files),
+            driver=OdcDriver(files),
         )
     layers = [xr.DataArray(loaded[band].data, dims=("time", "y", "x")) for band in bands]
     return _on_steps(xr.concat(layers, "band").transpose(*DIMS), items, len(steps), bands, fill)
 
 
-def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill: float | int) -> npt.NDArray[Any]:
+def read_file(file: SourceFile, geobox: GeoBox, *, resampling: str, dtype: str, fill: float | int) -> npt.NDArray[Any]:
     """One file on a pixel grid, dims ``(y, x)``; every reader comes through here."""
 
     def read() -> npt.NDArray[Any]:
@@ -200,7 +219,7 @@ def read_file(file: _File, geobox: GeoBox, *, resampling: str, dtype: str, fill:
         raise file.failed(error) from error
 
 
-def _check_sign(file: _File, source: rasterio.DatasetReader, dtype: str) -> None:
+def _check_sign(file: SourceFile, source: rasterio.DatasetReader, dtype: str) -> None:
     """Refuse whole numbers whose sign the catalog and the file disagree on: -1 would be read as 65535, or the reverse.
 
     Negative reflectances of Landsat Collection 1 have been exported as uint16; interpolating them cannot be undone.
@@ -229,40 +248,6 @@ def placed(scene: Scene, band: str) -> str | None:
         raise file.failed(error) from error
 
 
-class _OdcFile(RioReader):
-    """What odc-loader calls a reader: one file, opened on demand."""
-
-    def __init__(self, file: _File | None, src: RasterSource, ctx: Any) -> None:
-        super().__init__(src, ctx)
-        self._file = file
-
-    def read(
-        self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: Any = None, selection: Any = None
-    ) -> tuple[tuple[slice, slice], npt.NDArray[Any]]:
-        # odc-loader's own read takes the void from the file alone, pastes nearest pixels that are up to 0.9 pixel
-        # off, and lets GDAL guess the filter.
-        assert cfg.dtype is not None  # read_odc gives both
-        assert cfg.fill_value is not None
-        if self._file is None:
-            pixels = np.full(dst_geobox.shape, cfg.fill_value, cfg.dtype)
-        else:
-            pixels = read_file(self._file, dst_geobox, resampling=cfg.resampling, dtype=cfg.dtype, fill=cfg.fill_value)
-        if dst is not None:
-            dst[...] = pixels
-        return (slice(None), slice(None)), pixels
-
-
-class _OdcDriver(RioDriver):
-    """odc-loader's driver with our files found by token: signed hrefs, layers and names stay out of the items."""
-
-    def __init__(self, files: dict[str, _File]) -> None:
-        super().__init__()
-        self._files = files
-
-    def open(self, src: RasterSource, ctx: Any) -> _OdcFile:
-        return _OdcFile(None if src.uri == NO_FILE else self._files[src.uri], src, ctx)
-
-
 def read_stackstac(
     steps: Sequence[Sequence[Scene]],
     bands: Sequence[str],
@@ -275,6 +260,7 @@ def read_stackstac(
 ) -> xr.DataArray:
     """Read with stackstac; see ``Reader``."""
     import stackstac
+    import xarray as xr
 
     items, files = _items(steps, bands, geobox)
     if not items:
@@ -330,7 +316,7 @@ class _StackstacFile:
         self, *, url: str, spec: Any, resampling: Resampling, dtype: Any, fill_value: float | int, **ignored: Any
     ) -> None:
         self._made_of = {"url": url, "spec": spec, "resampling": resampling, "dtype": dtype, "fill_value": fill_value}
-        self._file = _File(**json.loads(url))
+        self._file = SourceFile(**json.loads(url))
 
     def read(self, window: PixelWindow, **ignored: Any) -> npt.NDArray[Any]:
         spec = self._made_of["spec"]
@@ -365,12 +351,28 @@ def read_rasterio(
     fill: float | int,
     chunks: int | None = None,
 ) -> xr.DataArray:
-    """Read with threads and nothing between; see ``Reader``. A scene is not opened where earlier ones leave no void.
+    """Read with threads and nothing between (``read_pixels``); see ``Reader``.
 
     ``chunks`` is not for this reader: it always reads at once.
     """
+    import xarray as xr
+
     if chunks is not None:
         raise ValueError("the reader 'rasterio' reads at once; for lazy blocks take 'odc-stac' or 'stackstac'")
+    cube = read_pixels(steps, bands, geobox, resampling=resampling, dtype=dtype, fill=fill)
+    return xr.DataArray(cube, dims=DIMS, coords={"time": np.arange(len(steps)), "band": list(bands)})
+
+
+def read_pixels(
+    steps: Sequence[Sequence[Scene]],
+    bands: Sequence[str],
+    geobox: GeoBox,
+    *,
+    resampling: str,
+    dtype: str,
+    fill: float | int,
+) -> npt.NDArray[Any]:
+    """The ``PixelReader`` of rasterio. A scene is not opened where earlier ones leave no void."""
     cube = np.full((len(steps), len(bands), *geobox.shape), fill, dtype)
     jobs = []
     for index, step in enumerate(steps):
@@ -379,7 +381,7 @@ def read_rasterio(
             if files:
                 jobs.append((cube[index, position], files))
 
-    def join(job: tuple[npt.NDArray[Any], list[_File]]) -> None:
+    def join(job: tuple[npt.NDArray[Any], list[SourceFile]]) -> None:
         out, files = job
         with rasterio.Env(**GDAL_ENV):
             for position, file in enumerate(files):
@@ -395,7 +397,7 @@ def read_rasterio(
     with ThreadPoolExecutor(threads_for(file for _, files in jobs for file in files)) as pool:
         for _ in pool.map(carried(join), jobs):
             pass
-    return xr.DataArray(cube, dims=DIMS, coords={"time": np.arange(len(steps)), "band": list(bands)})
+    return cube
 
 
 def _is_void(pixels: npt.NDArray[Any], fill: float | int) -> npt.NDArray[np.bool_]:
@@ -408,9 +410,11 @@ READERS: dict[str, Reader] = {
     "stackstac": read_stackstac,
     "rasterio": read_rasterio,
 }
+PIXEL_READERS: dict[str, PixelReader] = {**READERS, "rasterio": read_pixels}
+"""The same by the same names, for whoever wants arrays."""
 
 
-def threads_for(files: Iterable[_File]) -> int:
+def threads_for(files: Iterable[SourceFile]) -> int:
     """Threads worth having: one a core for local files, more where the wait is for a server."""
     cores = os.cpu_count() or 1
     return max(cores, REMOTE_THREADS) if any("://" in file.href for file in files) else cores
@@ -451,7 +455,7 @@ def why_unreadable(reach: Access, layer: int, error: BaseException) -> str:
 
 def _items(
     steps: Sequence[Sequence[Scene]], bands: Sequence[str], geobox: GeoBox
-) -> tuple[list[pystac.Item], dict[str, _File]]:
+) -> tuple[list[pystac.Item], dict[str, SourceFile]]:
     """The least that a reader needs: an item a scene, and the files behind the tokens of its assets.
 
     The footprint is the whole grid, so that no reader leaves out a scene because its footprint is drawn too small;
@@ -462,7 +466,7 @@ def _items(
     box = geobox.extent.to_crs("EPSG:4326", resolution=geobox.resolution.x * 64).buffer(0.01).boundingbox
     geometry = {"type": "Polygon", "coordinates": [[list(p) for p in box.polygon.exterior.points]]}
     items: list[pystac.Item] = []
-    files: dict[str, _File] = {}
+    files: dict[str, SourceFile] = {}
     for index, step in enumerate(steps):
         for scene in step:
             item = pystac.Item(
@@ -487,10 +491,12 @@ def _items(
     return items, files
 
 
-def _file(scene: Scene, asset: Asset) -> _File:
+def _file(scene: Scene, asset: Asset) -> SourceFile:
     """The file of an asset."""
     amplitude = scene.collection in AMPLITUDE and asset.dtype.startswith("uint")
-    return _File(scene.id, asset.band, asset.href, asset.layer, asset.nodata, amplitude, asset.dtype, scene.signing)
+    return SourceFile(
+        scene.id, asset.band, asset.href, asset.layer, asset.nodata, amplitude, asset.dtype, scene.signing
+    )
 
 
 def _epsg(geobox: GeoBox) -> int:
@@ -510,6 +516,8 @@ def _on_steps(
     cube: xr.DataArray, items: Sequence[pystac.Item], n: int, bands: Sequence[str], fill: float | int
 ) -> xr.DataArray:
     """A cube of the steps that have an item, as a cube of all steps, without anything a reader hung onto it."""
+    import xarray as xr
+
     present = sorted({_index(item) for item in items})
     array = xr.DataArray(cube.data, dims=DIMS, coords={"time": np.array(present), "band": list(bands)})
     return array if len(present) == n else array.reindex(time=np.arange(n), fill_value=fill)
@@ -517,6 +525,8 @@ def _on_steps(
 
 def _empty(n: int, bands: Sequence[str], geobox: GeoBox, dtype: str, fill: float | int) -> xr.DataArray:
     """All void."""
+    import xarray as xr
+
     return xr.DataArray(
         np.full((n, len(bands), *geobox.shape), fill, dtype),
         dims=DIMS,

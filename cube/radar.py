@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from catalog.scene import Scene
-    from cube.load import Reader
+    from cube.load import PixelReader
     from tiling.shards import Window
 
 AMPLITUDE = frozenset({"sentinel-1-grd"})
@@ -124,7 +124,7 @@ def direction(orbit: str | None) -> str:
 
 
 def read_backscatter(
-    reader: Reader,
+    reader: PixelReader,
     steps: Sequence[Sequence[Scene]],
     bands: Sequence[str],
     window: Window,
@@ -136,7 +136,7 @@ def read_backscatter(
     """Linear power of dims ``(time, band, y, x)`` on a window, float32, NaN = void; borders and speckle dealt with.
 
     Args:
-        reader: See ``cube.load.Reader``.
+        reader: See ``cube.load.PixelReader``.
         steps: Scenes of each date, in the order in which they win.
         bands: Those that come out.
         window: Where.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from catalog.scene import Scene
-    from cube.load import Reader
+    from cube.load import PixelReader
 
 
 def harmonise(stored: npt.NDArray[Any], offsets: Sequence[int], encoding: Encoding = REFLECTANCE) -> None:
@@ -45,15 +45,16 @@ def harmonise(stored: npt.NDArray[Any], offsets: Sequence[int], encoding: Encodi
             step[...] = np.where(void, encoding.fill, shifted)
 
 
-@numba.vectorize(["uint16(uint16, int64)"], cache=True)  # type: ignore[no-untyped-call]
-def _shifted(stored: int, offset: int) -> int:
+# Without a signature it is made when it is first called: with one, every import of this module would start LLVM.
+@numba.vectorize(cache=True)  # type: ignore[no-untyped-call]
+def _shifted(stored: int, offset: int) -> Any:
     if stored == 0:
-        return 0
-    return min(max(stored + offset, 1), 65535)
+        return np.uint16(0)
+    return np.uint16(min(max(stored + offset, 1), 65535))
 
 
 def read_harmonised(
-    reader: Reader,
+    reader: PixelReader,
     steps: Sequence[Sequence[Scene]],
     bands: Sequence[str],
     geobox: GeoBox,
@@ -61,15 +62,15 @@ def read_harmonised(
     resampling: str,
     encoding: Encoding = REFLECTANCE,
 ) -> npt.NDArray[Any]:
-    """Reflectance of dims ``(time, band, y, x)`` as it is stored, offsets applied; see ``cube.load.Reader``.
+    """Reflectance of dims ``(time, band, y, x)`` as it is stored, offsets applied; see ``cube.load.PixelReader``.
 
     Scenes of a step are read together as long as they share an offset; a step of one offset, the usual case, is one
     read.
     """
     return _in_turns(
-        lambda part: reader(
-            part, bands, geobox, resampling=resampling, dtype=encoding.dtype, fill=encoding.fill
-        ).to_numpy(),
+        lambda part: np.asarray(
+            reader(part, bands, geobox, resampling=resampling, dtype=encoding.dtype, fill=encoding.fill)
+        ),
         steps,
         lambda scene: scene.radiometry.offset_dn,
         lambda pixels, part: harmonise(
@@ -80,14 +81,14 @@ def read_harmonised(
 
 
 def read_power(
-    reader: Reader,
+    reader: PixelReader,
     steps: Sequence[Sequence[Scene]],
     bands: Sequence[str],
     geobox: GeoBox,
     *,
     resampling: str,
 ) -> npt.NDArray[np.float32]:
-    """Backscatter in linear power of dims ``(time, band, y, x)``, float32, NaN = void; see ``cube.load.Reader``.
+    """Backscatter in linear power of dims ``(time, band, y, x)``, float32, NaN = void; see ``cube.load.PixelReader``.
 
     Power is positive. Some archives fill the borders of a pass with zeros that no void value covers, and those must
     not hide the next scene of the step: so the scenes of a step are read one after the other.
@@ -97,7 +98,7 @@ def read_power(
         pixels[~(pixels > 0)] = np.nan
 
     return _in_turns(
-        lambda part: reader(part, bands, geobox, resampling=resampling, dtype="float32", fill=np.nan).to_numpy(),
+        lambda part: np.asarray(reader(part, bands, geobox, resampling=resampling, dtype="float32", fill=np.nan)),
         steps,
         lambda scene: scene.id,
         hide_zeros,

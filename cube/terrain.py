@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from catalog.scene import Asset, Scene
-    from cube.load import Reader
+    from cube.load import PixelReader
 
 Missing = Literal["void", "zero"]
 
@@ -342,7 +342,7 @@ MEASURES: dict[str, _Measure] = {
 
 
 def read_elevation(
-    reader: Reader,
+    reader: PixelReader,
     scenes: Sequence[Scene],
     band: str,
     geobox: GeoBox,
@@ -356,7 +356,7 @@ def read_elevation(
     pixels of a tile and the first of the next it is interpolated like anywhere else, also where their widths differ.
 
     Args:
-        reader: See ``cube.load.Reader``.
+        reader: See ``cube.load.PixelReader``.
         scenes: Those near the grid, in the order in which they win.
         band: Our name of the band.
         geobox: Grid that comes out, north up.
@@ -378,7 +378,7 @@ def read_elevation(
         if tiles:
             given = [scene for scene, _ in tiles]
             cube = reader([given], [band], geobox, resampling=resampling, dtype="float32", fill=math.nan)
-            out = cube.to_numpy()[0, 0]
+            out = np.asarray(cube)[0, 0]
     else:
         for scene, asset, inside in many:
             others = [other for other, _ in tiles if other is not scene]
@@ -435,7 +435,7 @@ def _aligned(geobox: GeoBox, asset: Asset) -> bool:
 
 
 def _with_neighbours(
-    reader: Reader,
+    reader: PixelReader,
     scene: Scene,
     others: Sequence[Scene],
     asset: Asset,
@@ -461,7 +461,7 @@ def _with_neighbours(
         corner = Affine(step_x, 0, left + col * step_x, 0, step_y, top + row * step_y)
         grid = GeoBox(shape, corner, _crs(asset))
         cube = reader([of], [asset.band], grid, resampling="bilinear", dtype="float32", fill=math.nan)
-        values: npt.NDArray[np.float32] = cube.to_numpy()[0, 0]
+        values: npt.NDArray[np.float32] = np.asarray(cube)[0, 0]
         return values
 
     pixels = read([scene], y0, x0, (y1 - y0, x1 - x0))  # its own pixels are copied

@@ -20,7 +20,7 @@ from cube.build import BUDGET_BYTES, ORBITS, OTHER_YEARS, CubeRecord, axis, vari
 from cube.composite import best_order, fold, fold_chances, fold_classes, fold_values
 from cube.coverage import count_clear
 from cube.encoding import check_types
-from cube.load import READERS, placed
+from cube.load import PIXEL_READERS, placed
 from cube.mask import clear_mask, halo_px
 from cube.quality import check_layer, lookup, percent
 from cube.radar import direction, read_backscatter, to_decibel, told_apart
@@ -47,7 +47,7 @@ class Work:
 
     def __init__(self, data: CubeData, request: CubeRequest, scenes: Sequence[Scene], window: Window) -> None:
         self.data, self.request, self.window = data, request, window
-        reader = READERS[request.reader]
+        reader = PIXEL_READERS[request.reader]
         self.reader = aligned(reader, dict(request.moved)) if request.moved else reader
         self.geobox = window.geobox
         self.px = window.shape[0] * window.shape[1]
@@ -107,9 +107,9 @@ class Work:
                     together=self.request.bands,
                 )
             else:
-                cube = self.reader(
-                    scenes, same, self.geobox, resampling=method, dtype="float32", fill=math.nan
-                ).to_numpy()
+                cube = np.asarray(
+                    self.reader(scenes, same, self.geobox, resampling=method, dtype="float32", fill=math.nan)
+                )
             parts.update({band: cube[:, i] for i, band in enumerate(same)})
             if len(same) == len(bands):
                 break
@@ -126,14 +126,15 @@ class Work:
         table = request.classes
         halo = halo_px(request.mask, request.resolution_m)
         padded = self.window.padded(halo)
-        layer: npt.NDArray[Any] = self.reader(
+        cube = self.reader(
             [step.scenes for step in steps],
             [request.quality],
             padded,
             resampling=self.methods[request.quality],
             dtype=table.dtype if table.factor == 1 else "float32",
             fill=table.void or 0,
-        ).to_numpy()[:, 0]
+        )
+        layer: npt.NDArray[Any] = np.asarray(cube)[:, 0]
         if table.factor != 1:
             layer = percent(layer, table)
         inner = (slice(None), slice(halo, halo + self.window.shape[0]), slice(halo, halo + self.window.shape[1]))
@@ -300,7 +301,7 @@ class Work:
         cube = self.reader(
             [step.scenes for step in steps], [angle], self.geobox, resampling="bilinear", dtype="float32", fill=math.nan
         )
-        pixels: npt.NDArray[np.float32] = cube.to_numpy()[:, 0]
+        pixels: npt.NDArray[np.float32] = np.asarray(cube)[:, 0]
         scale, offset = self.request.angle_scale
         return pixels if (scale, offset) == (1, 0) else pixels * np.float32(scale) + np.float32(offset)
 

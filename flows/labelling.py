@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from catalog.access import access
 from catalog.lock import LockedItem, scenes_from_lock
@@ -32,6 +31,8 @@ from labels.spec import DerivedSpec, DrawnSpec, LabelSpec, ProductLabel
 from labels.zonal import ZonalLabel
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recipes.recipe import Recipe
     from tiling.aoi import Aoi
     from tiling.grid import Chip
@@ -346,6 +347,8 @@ def image_needs(label: ChipLabel) -> tuple[str, ...]:
 
 def _rows(table: pd.DataFrame) -> tuple[dict[str, Any], ...]:
     """The rows of a table as JSON values: nothing for what is missing, pairs for maps."""
+    import pandas as pd
+
     rows = []
     for row in table.to_dict("records"):
         plain = {}

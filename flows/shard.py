@@ -20,9 +20,7 @@ from curate.telling import What, about, take
 from curate.tracing import Trace, span
 from flows.carry import UNREADABLE, Carried, carried_labels, joined, on_ground, part_request, taken
 from flows.coverage import chip_coverage
-from flows.dates import slots_of
 from flows.labelling import Labels, image_needs, label_shard
-from flows.splits import years_of
 from tiling.grid import centres
 
 if TYPE_CHECKING:
@@ -59,6 +57,10 @@ class Work:
     @classmethod
     def of(cls, plan: Plan, build: BuildRef, carried: Carried | None = None) -> Work:
         """What the shards of ``plan`` need."""
+        # Here, because a worker is handed the work and needs nothing of the recipe.
+        from flows.dates import slots_of
+        from flows.splits import years_of
+
         skip = plan.recipe.unreadable == "skip"
         return cls(
             build=build,

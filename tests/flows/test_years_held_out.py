@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import xarray as xr
 
-import flows.shard
+import flows.splits
 from chips.audit import AUDIT
 from chips.index import INDEX, read_index
 from curate.errors import CurateError, RecipeError
@@ -86,7 +86,7 @@ def held(land: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loose(land: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same from a build that has forgotten the years: every chip has all dates."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.shard, "years_of", lambda _: {})
+        patch.setattr(flows.splits, "years_of", lambda _: {})
         out = _build(land, tmp_path_factory.mktemp("loose") / "dataset")
     return out
 

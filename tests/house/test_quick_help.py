@@ -1,4 +1,4 @@
-"""`curate --help` answers at once, because nothing heavy is imported for it."""
+"""`curate --help` answers at once and a worker begins soon: nothing heavy is imported for them without need."""
 
 from __future__ import annotations
 
@@ -44,3 +44,12 @@ def test_labels_are_listed_without_anything_heavy() -> None:
 
 def test_rules_for_splits_are_listed_without_anything_heavy() -> None:
     assert not HEAVY & imported_by("splits")
+
+
+def test_a_worker_imports_nothing_that_only_other_readers_and_the_plan_need() -> None:
+    """Each would take a second or more of the first shard of every worker."""
+    heavy = {"dask.array", "geopandas", "odc.loader", "pandas", "pydantic", "scipy.linalg", "xarray", "zarr"}
+    code = "import sys, flows.shard; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cube.load" in run.stdout.split()
+    assert not heavy & set(run.stdout.split())
