@@ -6,23 +6,19 @@ both servers run for this file alone, on loopback, and end with it.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import datetime as dt
 import json
 import os
-import pwd
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -39,161 +35,10 @@ from flows.steps import Request, build, check, make_request, moved, preview
 from simulate.world import WorldSpec
 from simulate.write import World, write_world
 
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
 Item = dict[str, Any]
-
-WANTED = "install PostgreSQL 13 or newer with PostGIS, e.g. apt-get install postgresql postgresql-postgis"
-START_S = 60
-UNTIL_WE_ARE_GONE = 'signal=$1; shift; "$@" & server=$!; read -r _; kill -s "$signal" "$server"; wait "$server"'
-"""A shell that runs a command until its own input closes: nothing is left behind, even when the tests are killed."""
-
-
-def newest_postgres() -> Path:
-    """Folder of the programs of the newest PostgreSQL that has PostGIS; skips the test where there is none."""
-    places = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
-    for name in ("pg_config", "initdb"):
-        if (found := shutil.which(name)) is not None:
-            places.append(
-                Path(told(found, "--bindir")) if name == "pg_config" else Path(found).resolve().parent,
-            )
-    places = [place for place in dict.fromkeys(places) if (place / "initdb").is_file()]
-    if not places:
-        pytest.skip(f"no PostgreSQL here (neither pg_config nor initdb): {WANTED}")
-    able = {number: place for place in places if (number := version_with_postgis(place)) is not None}
-    if not able:
-        pytest.skip(f"the PostgreSQL in {', '.join(map(str, places))} has no PostGIS: {WANTED}")
-    return able[max(able)]
-
-
-def version_with_postgis(programs: Path) -> int | None:
-    match = re.search(r"\d+", told(programs / "postgres", "--version"))
-    number = int(match[0]) if match else 0
-    share = [programs.parent / "share", programs.parent / "share/postgresql", Path(f"/usr/share/postgresql/{number}")]
-    if (programs / "pg_config").is_file():
-        share.insert(0, Path(told(programs / "pg_config", "--sharedir")))
-    has_postgis = any((place / "extension/postgis.control").is_file() for place in share)
-    return number if has_postgis and number >= 13 else None
-
-
-def told(*command: str | Path) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(
-    command: Sequence[str | Path], log: Path, *, end: str, ready: Callable[[], bool], **options: Any
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers, ended at the end, with the tail of its log in the error when it does not start."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["sh", "-c", UNTIL_WE_ARE_GONE, "sh", end, *map(str, command)],
-            stdin=subprocess.PIPE, stdout=output, stderr=output, **options,
-        )  # fmt: skip
-    try:
-        until = time.monotonic() + START_S
-        while not ready():
-            if time.monotonic() > until:
-                pytest.fail(f"{command[0]} does not answer after {START_S} s:\n{log.read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(30)
-
-
-@dataclasses.dataclass(frozen=True)
-class Database:
-    """A PostgreSQL with the schema of pgstac."""
-
-    folder: Path
-    settings: Mapping[str, str]
-    """The environment in which programs find it."""
-
-    def load(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        file = self.folder / f"{table}.ndjson"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self.pypgstac("load", table, str(file))
-
-    def pypgstac(self, *arguments: str) -> None:
-        command: list[str | Path] = [Path(sys.executable).with_name("pypgstac"), *arguments]
-        run = subprocess.run(
-            command, env={**os.environ, **self.settings}, cwd=self.folder, capture_output=True, text=True, timeout=120,
-            check=False,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stderr[-2000:]
-
-
-@contextlib.contextmanager
-def throw_away_database() -> Iterator[Database]:
-    """A PostgreSQL cluster in a folder of its own, on loopback."""
-    programs = newest_postgres()
-    user: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="pgstac-", ignore_cleanup_errors=True) as made:
-        folder = Path(made)
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-            names = {entry.pw_name for entry in pwd.getpwall()}
-            name = "postgres" if "postgres" in names else "nobody"
-            os.chown(folder, pwd.getpwnam(name).pw_uid, pwd.getpwnam(name).pw_gid)
-            user = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
-        told_by_initdb = subprocess.run(
-            [
-                programs / "initdb", "--pgdata", folder / "data", "--username", "curate", "--auth", "trust",
-                "--encoding", "UTF8", "--locale", "C", "--no-sync",
-            ],
-            capture_output=True, text=True, timeout=60, check=False, cwd=folder, **user,
-        )  # fmt: skip
-        assert told_by_initdb.returncode == 0, told_by_initdb.stderr
-        port = free_port()
-        settings = {
-            "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "curate", "PGPASSWORD": "any",
-            "PGDATABASE": "postgres",
-        }  # fmt: skip
-        quick = {
-            "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": str(folder), "shared_buffers": "64MB", "max_connections": "30", "jit": "off",
-        }  # fmt: skip
-        command: list[str | Path] = [programs / "postgres", "-D", folder / "data", "-p", str(port)]
-        for key, value in quick.items():
-            command += ["-c", f"{key}={value}"]
-
-        def ready() -> bool:
-            ask: list[str | Path] = [programs / "pg_isready", "-q"]
-            return subprocess.run(ask, env={**os.environ, **settings}, timeout=30, check=False).returncode == 0
-
-        with running(command, folder / "postgres.log", end="QUIT", ready=ready, cwd=folder, **user):
-            database = Database(folder, settings)
-            database.pypgstac("migrate")
-            yield database
-
-
-@contextlib.contextmanager
-def api(database: Database, **settings: str) -> Iterator[str]:
-    """The address of a STAC API over the database; ``settings`` are those of stac-fastapi-pgstac."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable, "-m", "uvicorn", "--factory", "stac_fastapi.pgstac.app:create_app", "--host", "127.0.0.1",
-        "--port", str(port), "--log-level", "warning",
-    ]  # fmt: skip
-
-    def ready() -> bool:
-        with contextlib.suppress(requests.RequestException), requests.Session() as session:
-            session.trust_env = False  # no proxy of whoever runs the tests
-            return session.get(f"{url}/_mgmt/ping", timeout=5).ok
-        return False
-
-    environment = {**os.environ, **database.settings, **settings}
-    with running(
-        command, database.folder / f"api-{port}.log", end="KILL", ready=ready, cwd=database.folder, env=environment
-    ):
-        yield url
-
 
 # -- the world, in a file and on the servers ---------------------------------------------------------------------------
 
@@ -273,7 +118,9 @@ def file(items: list[Item], tmp_path_factory: pytest.TempPathFactory) -> StaticC
 
 
 @pytest.fixture(scope="module")
-def database(world: World, items: list[Item]) -> Iterator[Database]:
+def database(
+    world: World, items: list[Item], throw_away_database: Callable[[], AbstractContextManager[Database]]
+) -> Iterator[Database]:
     collections = [json.loads(path.read_text()) for path in world.folder.glob("*/collection.json")]
     for collection in collections:
         # From this pgstac takes what items have in common out of them, and puts it back when they are asked for.
@@ -291,19 +138,19 @@ def database(world: World, items: list[Item]) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def full(database: Database) -> Iterator[str]:
     """A server with all its extensions, that of writing among them."""
-    with api(database, ENABLE_TRANSACTIONS_EXTENSIONS="true") as url:
+    with database.api(ENABLE_TRANSACTIONS_EXTENSIONS="true") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def with_query(database: Database) -> Iterator[str]:
-    with api(database, ENABLED_EXTENSIONS="query,pagination") as url:
+    with database.api(ENABLED_EXTENSIONS="query,pagination") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def bare(database: Database) -> Iterator[str]:
-    with api(database, ENABLED_EXTENSIONS="pagination") as url:
+    with database.api(ENABLED_EXTENSIONS="pagination") as url:
         yield url
 
 
@@ -651,7 +498,7 @@ def test_a_server_that_goes_down_is_told(
     database: Database, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog.search, "BACKOFF_S", 0.01)
-    with api(database) as url:
+    with database.api() as url:
         client = StacApi(url)
         assert len(client.search(S2, EVERYWHERE, *ALL_2021)) == 10
     with pytest.raises(CatalogError, match=f"catalog {url}: the search failed: .*refused"):
@@ -662,13 +509,15 @@ def test_a_server_that_goes_down_is_told(
 
 def test_a_server_that_answers_one_page_for_ever_is_told(database: Database) -> None:
     """It gives tokens for the next page, and without its extension for paging it does not read them."""
-    with api(database, ENABLED_EXTENSIONS="query") as url:
+    with database.api(ENABLED_EXTENSIONS="query") as url:
         assert len(StacApi(url).search(S2, EVERYWHERE, *ALL_2021)) == 10
         with pytest.raises(CatalogError, match="after 3 items the same ones come again"):
             StacApi(url).search(S2, EVERYWHERE, *ALL_2021, limit_page=3)
 
 
-def test_servers_end_with_whoever_started_them(tmp_path: Path) -> None:
+def test_servers_end_with_whoever_started_them(
+    tmp_path: Path, running: Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
+) -> None:
     """Also when the tests are killed: then the pipe that the shell waits on closes by itself."""
     pid = tmp_path / "pid"
     with running(["sh", "-c", f"echo $$ > {pid}; exec sleep 60"], tmp_path / "log", end="KILL", ready=pid.exists):

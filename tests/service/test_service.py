@@ -8,7 +8,6 @@ Everything listens on loopback and ends with the tests.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -226,23 +225,14 @@ class Service:
 
 
 @contextlib.contextmanager
-def databases(service: Service) -> Iterator[bool]:
+def databases(service: Service, request: pytest.FixtureRequest) -> Iterator[bool]:
     """PostgreSQL with the schema of pgstac and a database for Prefect; False where there is no PostgreSQL."""
-    # A throw-away PostgreSQL is made as for the tests of searching.
-    spec = importlib.util.spec_from_file_location("pgstac", service.root / "tests/catalog/test_pgstac.py")
-    assert spec is not None
-    assert spec.loader is not None
-    pgstac = importlib.util.module_from_spec(spec)
-    sys.modules["pgstac"] = pgstac  # dataclasses look their module up
-    spec.loader.exec_module(pgstac)
     try:
-        pgstac.newest_postgres()
+        new_database = request.getfixturevalue("throw_away_database")
     except pytest.skip.Exception:
         yield False
         return
-    finally:
-        del sys.modules["pgstac"]
-    with pgstac.throw_away_database() as made:
+    with new_database() as made:
         import psycopg
 
         port = int(made.settings["PGPORT"])
@@ -274,9 +264,9 @@ def cluster(root: Path, s3_server: str, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Service) -> Iterator[Service]:
+def service(cluster: Service, request: pytest.FixtureRequest) -> Iterator[Service]:
     """Everything that `docker compose up` starts, up to the seed."""
-    with databases(cluster) as there:
+    with databases(cluster, request) as there:
         try:
             file = f"sqlite+aiosqlite:///{cluster.folder}/prefect.db"
             sqlite = {} if there else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": file}
