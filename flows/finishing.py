@@ -82,8 +82,8 @@ def _finish(asked: Publishing, console: Console) -> bool:
     """Publish a build, or the next version of a dataset, of which all shards are written."""
     from chips.manifest import read_manifest
     from chips.storage import open_storage
-    from chips.versions import FIRST, latest, make_latest, unfinished, version_path
-    from chips.write import ROOT, is_published, open_build
+    from chips.versions import FIRST, latest, make_latest, open_dataset, unfinished, version_url
+    from chips.write import JOURNAL, is_published, open_build
 
     dataset = open_storage(asked.dataset)
     if not is_published(dataset):
@@ -93,17 +93,21 @@ def _finish(asked: Publishing, console: Console) -> bool:
         return True
     found = latest(dataset)
     following = (FIRST if found is None else found.version) + 1
+    url = version_url(dataset, following)
     begun = unfinished(dataset)
     if begun is not None:
         fingerprint = _publish(begun, asked, "curate update", console)
-    elif dataset.get(f"{version_path(following)}/{ROOT}") is not None:
-        # Stopped between the version's root document and latest.json.
-        manifest = read_manifest(open_storage(f"{dataset.url}/{version_path(following)}"))
+    elif ("://" in url or Path(url).exists()) and is_published(open_storage(url)):
+        # Stopped when the version was published, and before latest.json named it.
+        manifest = read_manifest(open_storage(url))
         if manifest is None:
-            raise StoreError(dataset.url, f"the manifest of version {following} is missing; update the dataset again")
+            raise StoreError(url, "its manifest is missing; 'curate check' tells what else is")
         fingerprint = manifest.fingerprint
     else:
-        console.say(f"{dataset.url} is published already; nothing to do")
+        published = open_dataset(asked.dataset)
+        published.delete(published.sizes(JOURNAL))  # of a publishing that was stopped at its very last step
+        published.sweep()
+        console.say(f"{published.url} is published already; nothing to do")
         return False
     make_latest(dataset, following, fingerprint)
     console.say(f"version {following} is the latest one now")

@@ -90,7 +90,10 @@ def test_a_build_that_was_stopped_after_its_shards_is_published_by_the_command(
     assert done.returncode == 0, done.stderr
     assert content(there) == content(undisturbed)
     assert "chips" in done.stdout
+    (there / ".curate").mkdir()
+    (there / ".curate" / "build.json").write_text("{}")  # as after a kill between the root and the journal's end
     again = curate("publish", there)
+    assert content(there) == content(undisturbed)
     assert (again.returncode, "is published already; nothing to do" in again.stderr) == (0, True)
 
 
