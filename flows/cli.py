@@ -225,13 +225,16 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--check", default="0 6 * * 0", show_default=True, help="When to check; '' for never."),
         click.option("--watch", default="15 * * * *", show_default=True, help="When to look for new scenes."),
         click.option("--until", default="today", show_default=True, help="Last day wanted; '' for the recipe's time."),
+        click.option("--publish-to", help="Copy every version to this folder or address once it is published."),
     )
     for option in reversed(options):
         command = option(command)
     return _request_options(command)
 
 
-def _deployments(asked: dict[str, Any], schedules: tuple[str, str, str], until: str, **where: Any) -> Any:
+def _deployments(
+    asked: dict[str, Any], schedules: tuple[str, str, str], until: str, publish_to: str | None, **where: Any
+) -> Any:
     from flows.tracking import require_server
 
     require_server()
@@ -240,16 +243,25 @@ def _deployments(asked: dict[str, Any], schedules: tuple[str, str, str], until: 
 
     request = _request(**asked)
     check_request(request)
-    return deployments(request, Schedules(*schedules), until=until or None, **where)
+    return deployments(request, Schedules(*schedules), until=until or None, publish_to=publish_to, **where)
 
 
 @main.command()
 @_service_options
 @click.pass_obj
-def serve(options: dict[str, Any], /, update: str, check: str, watch: str, until: str, **asked: Any) -> None:
+def serve(
+    options: dict[str, Any],
+    /,
+    update: str,
+    check: str,
+    watch: str,
+    until: str,
+    publish_to: str | None,
+    **asked: Any,
+) -> None:
     """Keep a dataset up to date from this machine: update, check and watch on schedules of Prefect, until Ctrl-C."""
     with _session(options, tells=False):
-        made = _deployments(asked, (update, check, watch), until)
+        made = _deployments(asked, (update, check, watch), until, publish_to)
         from prefect import serve as serve_all
 
         serve_all(*made, limit=1)
@@ -268,6 +280,7 @@ def deploy(
     check: str,
     watch: str,
     until: str,
+    publish_to: str | None,
     pool: str,
     image: str | None,
     variables: tuple[str, ...],
@@ -278,7 +291,7 @@ def deploy(
         from flows.deployments import job_variables, register
 
         where = {"pool": pool, "image": image, "job_variables": job_variables(variables)}
-        made = _deployments(asked, (update, check, watch), until, **where)
+        made = _deployments(asked, (update, check, watch), until, publish_to, **where)
         for name in register(made, pool):
             click.echo(name)
 

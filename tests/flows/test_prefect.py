@@ -302,6 +302,22 @@ def test_the_file_of_deployments_says_what_the_command_registers(world: World, t
         assert (said["description"], said["tags"]) == (made.description, made.tags)
 
 
+def _starts(trigger: Any, dataset: str, event: str) -> bool:
+    """Whether Prefect's server starts a run on an event about a dataset."""
+    from datetime import UTC, datetime
+    from uuid import uuid4
+
+    from prefect.server.events.schemas.automations import EventTrigger
+    from prefect.server.events.schemas.events import ReceivedEvent, Resource
+
+    from flows.tracking import resource_of
+
+    trigger.set_deployment_id(uuid4())
+    there = EventTrigger.model_validate(trigger.as_automation().trigger.model_dump(mode="json"))
+    given: dict[str, Any] = {"id": uuid4(), "occurred": datetime.now(UTC), "received": datetime.now(UTC)}
+    return there.covers(ReceivedEvent(event=event, resource=Resource(resource_of(dataset)), payload={}, **given))
+
+
 def _trigger_of_file(out: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The trigger of prefect.yaml as `prefect deploy` fills it in."""
     from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
@@ -318,34 +334,30 @@ def _trigger_of_file(out: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_update_starts_when_scenes_of_its_own_dataset_arrive(
     how: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datetime import UTC, datetime
-    from uuid import uuid4
-
-    from prefect.server.events.schemas.automations import EventTrigger
-    from prefect.server.events.schemas.events import ReceivedEvent, Resource
-
-    from flows.tracking import ARRIVED, PUBLISHED, resource_of
+    from flows.tracking import ARRIVED, PUBLISHED
 
     out = str(tmp_path / "dataset")
     made = _deployed(tmp_path, world)[0].triggers[0] if how == "command" else _trigger_of_file(out, monkeypatch)
-    made.set_deployment_id(uuid4())
-    trigger = EventTrigger.model_validate(made.as_automation().trigger.model_dump(mode="json"))
-
-    def starts(dataset: str, event: str = ARRIVED) -> bool:
-        given: dict[str, Any] = {
-            "id": uuid4(),
-            "occurred": datetime.now(UTC),
-            "received": datetime.now(UTC),
-            "event": event,
-        }
-        return trigger.covers(ReceivedEvent(resource=Resource(resource_of(dataset)), payload={}, **given))
-
-    assert starts(out)
-    assert starts(f"{out}/")
-    assert not starts(out, PUBLISHED)
+    assert _starts(made, out, ARRIVED)
+    assert _starts(made, f"{out}/", ARRIVED)
+    assert not _starts(made, out, PUBLISHED)
     # The third has the same id as ours.
     for other in (str(tmp_path / "other"), f"{out}2", f"{tmp_path}-dataset", "s3://bucket/dataset"):
-        assert not starts(other)
+        assert not _starts(made, other, ARRIVED)
+
+
+def test_a_copy_starts_when_a_version_of_its_own_dataset_is_published(world: World, tmp_path: Path) -> None:
+    from flows.tracking import ARRIVED, PUBLISHED
+
+    out, to = str(tmp_path / "dataset"), str(tmp_path / "released")
+    *_, made = _deployed(tmp_path, world, publish_to=f"{to}/")
+    assert (made.flow_name, made.entrypoint) == ("curate-publish", "flows.release.publish")
+    assert made.parameters == {"dataset": out, "to": to}
+    assert made.schedules == []
+    (trigger,) = made.triggers
+    assert _starts(trigger, out, PUBLISHED)
+    assert not _starts(trigger, to, PUBLISHED), "or it would start itself"
+    assert not _starts(trigger, out, ARRIVED)
 
 
 @pytest.mark.usefixtures("server")
