@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,20 @@ def test_the_baseline_of_the_tutorial_learns_something(
     # Guessing the largest class gives less than 0.2.
     assert score > 0.4
     assert f"{score:.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("page", "place"), [("docs/index.md", "demo/dataset"), ("README.md", "region")])
+def test_the_first_lines_that_a_reader_pastes_show_the_training_chips(
+    page: str, place: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).symlink_to(dataset)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS.parent / page).read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, page, "exec"), names)
+    assert set(names["train"].split.to_numpy()) == {"train"}
+    assert names["train"].reflectance.dims == ("chip", "time", "band", "y", "x")
 
 
 def test_the_reference_of_recipes_is_that_of_the_schema() -> None:
