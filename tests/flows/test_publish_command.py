@@ -167,6 +167,34 @@ def test_an_update_that_was_stopped_becomes_the_latest_version(
     assert not publish(wish, PlainConsole())
 
 
+@pytest.mark.parametrize("stopped_at", ["shards", "pointer"])
+def test_in_a_repository_each_is_the_commit_that_it_would_have_been(
+    stopped_at: str, world: World, tmp_path: Path
+) -> None:
+    recipe, out = world.folder / "repository.yaml", tmp_path / "dataset"
+    recipe.write_text(RECIPE.replace("store: {", "report: false\nstore: {format: icechunk, "))
+    request = request_for(world, recipe, out)
+    prepared = prepare(request, PlainConsole())
+    assert prepared is not None
+    build_shards(prepared, request, PlainConsole())
+    wish = make_publishing(str(out), recipe=str(recipe))
+    assert publish(wish, PlainConsole())
+    assert check(str(out), PlainConsole()).problems == ()
+    later = make_update(str(out), time="2021-04-01/2021-08-01", recipe=str(recipe))
+    prepared = prepare_update(later, PlainConsole())
+    assert prepared is not None
+    build_shards(prepared, later.as_build(prepared.build.url), PlainConsole())
+    if stopped_at == "pointer":
+        finish(prepared, PlainConsole())
+    assert publish(wish, PlainConsole())
+    found = latest(open_storage(out))
+    assert found is not None
+    assert (found.version, found.fingerprint) == (2, prepared.build.fingerprint)
+    for version in (1, 2):
+        assert check(str(out), PlainConsole(), version).problems == ()
+    assert not publish(wish, PlainConsole())
+
+
 def test_what_cannot_be_published_is_told(tmp_path: Path, undisturbed: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="holds no build and no dataset"):
