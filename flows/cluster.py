@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ def connect(where: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Any
     """
     from distributed import Client
 
+    _quieten()
     with _target(where) as (target, made):
         try:
             client: Any = Client(target, timeout=timeout_s, set_as_default=False)  # type: ignore[no-untyped-call]
@@ -45,6 +47,14 @@ def connect(where: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Any
                 _wait(client, where)
             _same_release(client, where)
             yield client
+
+
+def _quieten() -> None:
+    """Let Dask tell as much as we do: on its own it tells every step of every worker."""
+    import dask
+
+    if not dask.config.get("logging", None):  # somebody has
+        logging.getLogger("distributed").setLevel(logging.getLogger().level)
 
 
 @contextmanager

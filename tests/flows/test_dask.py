@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -175,3 +178,18 @@ def test_what_dies_for_good_is_told_for_each_shard(
     assert failed.keys() == {7, 8}
     assert all(told in str(one) for one in failed.values())
     assert client.rounds == rounds
+
+
+def test_dask_does_not_tell_its_own_steps_among_ours(tmp_path: Path) -> None:
+    script = tmp_path / "asks.py"
+    script.write_text(
+        "from flows.cluster import connect\n"
+        "from flows.console import open_console\n"
+        "if __name__ == '__main__':\n"
+        "    open_console('plain')\n"
+        "    with connect('local:1') as client:\n"
+        "        print(client.submit(sum, [1, 2]).result())\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "3\n", done.stderr
+    assert not re.search("nanny|scheduler|stream|jupyter", done.stderr, re.IGNORECASE), done.stderr
