@@ -22,7 +22,7 @@ from curate.remote import persistent
 from labels.legend import Legend
 from labels.measure_spec import MeasureSpec, Resampling
 from labels.rasterize import lattice
-from labels.rasters import Place, Reach, expand, ground_pixel_m, is_geographic, opened, portable
+from labels.rasters import Place, Reach, expand, ground_pixel_m, is_geographic, opened, portable, require_near
 from labels.sample import locate
 from labels.source import LabelVariable
 from tiling.shards import Window
@@ -264,6 +264,7 @@ def open_measure(
 
     with ThreadPoolExecutor(max_workers=min(16, len(hrefs))) as pool:
         headers = list(pool.map(header, hrefs))
+    require_near(label, [(href, h.crs, h.transform, h.file.shape) for href, h in zip(hrefs, headers, strict=True)], aoi)
     attrs: dict[str, Any] = {"source": [Path(href).name for href in hrefs], "resampling": spec.resampling}
     if spec.units:
         attrs["units"] = spec.units

@@ -285,6 +285,7 @@ def open_raster(
 
     with ThreadPoolExecutor(max_workers=min(16, len(hrefs))) as pool:
         files = tuple(pool.map(header, hrefs))
+    require_near(label, [(file.href, file.crs, file.transform, file.shape) for file in files], aoi)
     if product is not None:
         legend = product_legend(product.name)
     else:
@@ -355,6 +356,32 @@ def _header(
         void=void or own,
         masked=not void and (MaskFlags.per_dataset in flags or MaskFlags.alpha in flags),
         pixel_m=ground_pixel_m(wkt, coefficients, shape, aoi),
+    )
+
+
+def require_near(label: str, files: Sequence[tuple[str, str, tuple[float, ...], tuple[int, int]]], aoi: Aoi) -> None:
+    """LabelError unless one of the files, (href, WKT, transform, shape), lies where the area does; by their boxes."""
+    import pyproj
+
+    boxes = {
+        crs: pyproj.Transformer.from_crs(4326, pyproj.CRS.from_wkt(crs), always_xy=True).transform_bounds(
+            *aoi.geometry.bounds
+        )
+        for crs in {crs for _, crs, _, _ in files}
+    }
+    for _, crs, (a, b, c, d, e, f), (rows, cols) in files:
+        x = sorted(c + a * col + b * row for col in (0, cols) for row in (0, rows))
+        y = sorted(f + d * col + e * row for col in (0, cols) for row in (0, rows))
+        west, south, east, north = boxes[crs]
+        if not math.isfinite(west + south + east + north):
+            return  # a projection without an answer for the area, so nothing speaks against the file
+        for turn in (0.0, 360.0, -360.0) if is_geographic(crs) else (0.0,):
+            if west + turn < x[-1] and x[0] < east + turn and south < y[-1] and y[0] < north:
+                return
+    w, s, e, n = aoi.geometry.bounds
+    more = f" and {len(files) - 1} more files do not reach" if len(files) > 1 else " does not reach"
+    raise LabelError(
+        label, f"{files[0][0]}{more} into the area ({w:.3f},{s:.3f},{e:.3f},{n:.3f}). Check the files and their CRS"
     )
 
 

@@ -216,6 +216,12 @@ def open_vector(name: str, spec: VectorLabel, *, aoi: Aoi, margin_m: float = MAR
     codes: dict[ClassValue, int | None] = {1: 1}
     if (column := spec.attribute) is not None:
         codes = assign_codes(label, path, column, spec.classes, values, lambda: all_values(path, layer, column))
+    if spec.classes is None and (taken := [value for value, code in codes.items() if code == spec.background]):
+        raise LabelError(
+            label,
+            f"background {spec.background} is the code that {taken[0]!r} gets, and they could not be told apart; "
+            "take 0, or list the codes in classes",
+        )
     ignore, dtype = ignore_and_dtype(label, spec.ignore, [c for c in codes.values() if c is not None], spec.background)
     drawn_as: dict[ClassValue | None, int] = {None: ignore, **{v: ignore if c is None else c for v, c in codes.items()}}
     burnt = np.array([drawn_as[v] for v in values], np.uint16)

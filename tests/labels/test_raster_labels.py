@@ -19,6 +19,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from curate.errors import LabelError, ReadError
+from labels.measure import open_measure
+from labels.measure_spec import MeasureSpec
 from labels.rasters import open_raster, samples_per_pixel
 from labels.read import class_shares
 from labels.spec import ProductLabel, RasterLabel
@@ -61,6 +63,23 @@ def test_pixels_of_the_same_grid_are_copied_and_the_rest_ignored(
     expected[8:72, 8:72] = np.where(pixels == 0, 255, pixels)
     np.testing.assert_array_equal(drawn, expected)
     assert sum(class_shares(drawn, label.ignore).values()) == pytest.approx(4095 / 6400)
+
+
+def test_files_that_all_lie_elsewhere_are_refused_and_one_that_reaches_in_is_enough(
+    write_raster: Write, area: Aoi
+) -> None:
+    near = write_raster("near.tif", classes())
+    with rasterio.open(near) as source:
+        place = source.transform
+    away = [
+        write_raster("east.tif", classes(), transform=Affine.translation(5_000, 0) * place),
+        write_raster("degrees.tif", classes(), transform=Affine(1e-4, 0, 100, 0, -1e-4, 10), crs="EPSG:4326"),
+    ]
+    with pytest.raises(LabelError, match=r"east\.tif and 1 more files do not reach into the area"):
+        open_raster("x", RasterLabel(raster=tuple(away)), aoi=area)
+    with pytest.raises(LabelError, match=r"degrees\.tif does not reach into the area"):
+        open_measure("x", MeasureSpec(away[1]), aoi=area)
+    assert len(open_raster("x", RasterLabel(raster=(*away, near)), aoi=area).files) == 3
 
 
 def test_zero_is_a_class_where_the_file_does_not_say_otherwise(

@@ -167,6 +167,8 @@ def test_a_legend_file_names_the_codes(write_vector: Write, box: Box, area: Aoi,
         ({"attribute": "crop", "classes": {"rye": 1, "maize": 65535}}, "65535 is the ignore value and also"),
         ({"attribute": "crop", "order": ("corn",)}, "order names 'corn', which is no class here"),
         ({"layer": "fields"}, "has no layer 'fields'; it has a"),
+        ({"background": 2, "attribute": "crop"}, "background 2 is the code that 'rye' gets"),
+        ({"background": 1}, "background 1 is the code that 1 gets"),
         ({"background": 7, "attribute": "crop", "ignore": 1}, "1 is the ignore value and also the code of a class"),
     ],
 )
