@@ -51,9 +51,9 @@ def connect(where: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Any
 
 def _quieten() -> None:
     """Let Dask tell as much as we do: on its own it tells every step of every worker."""
-    import dask
+    from distributed.config import config
 
-    if not dask.config.get("logging", None):  # somebody has
+    if not config.get("logging"):  # nobody has said how much
         logging.getLogger("distributed").setLevel(logging.getLogger().level)
 
 
