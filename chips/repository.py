@@ -8,6 +8,7 @@ killed build has sent is in no commit and is seen by nobody.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from zarr.storage import StorePath
 
 BRANCH = "main"
+
+_AT_ONCE = 512
+"""Sizes that are asked for together."""
 
 _T = TypeVar("_T")
 
@@ -463,7 +467,12 @@ async def _put(store: Any, key: str, data: bytes) -> None:
 
 async def _sizes(store: Any, prefix: str) -> dict[str, int]:
     keys = [key async for key in store.list_prefix(prefix.rstrip("/"))]
-    return {f"{STORE}/{key}": await store.getsize(key) for key in keys}
+    found: dict[str, int] = {}
+    for start in range(0, len(keys), _AT_ONCE):
+        part = keys[start : start + _AT_ONCE]
+        sizes = await asyncio.gather(*(store.getsize(key) for key in part))
+        found |= {f"{STORE}/{key}": size for key, size in zip(part, sizes, strict=True)}
+    return found
 
 
 async def _delete(store: Any, keys: Iterable[str]) -> None:

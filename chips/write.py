@@ -6,6 +6,7 @@ from, and a line a shard, written after the pixels of that shard. Until ``chips.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -54,6 +55,8 @@ _HARMLESS = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".directory"
 
 # Objects encoded at a time in one shard: each holds its bytes in memory, up to 128 MiB where nothing compresses.
 _OBJECTS_AT_ONCE = 4
+
+_FORKS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +202,15 @@ def written_storage(build: BuildRef) -> Storage:
     storage = open_storage(build.url)
     if build.layout.store == "zarr":
         return storage
-    forks = (data for shard in journal(build) if (data := _fork(storage, shard)) is not None)
-    return collected(storage, begun_as(storage), forks, build.fingerprint)
+    return collected(storage, begun_as(storage), _forks(storage, list(journal(build))), build.fingerprint)
+
+
+def _forks(storage: Storage, shards: Sequence[ShardRecord]) -> Iterator[bytes]:
+    """What shards have written in a repository, in order, without those where that is gone or damaged."""
+    with ThreadPoolExecutor(_FORKS_AT_ONCE) as pool:
+        for start in range(0, len(shards), _FORKS_AT_ONCE):
+            part = shards[start : start + _FORKS_AT_ONCE]
+            yield from (data for data in pool.map(functools.partial(_fork, storage), part) if data is not None)
 
 
 def _fork(storage: Storage, shard: ShardRecord) -> bytes | None:

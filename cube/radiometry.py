@@ -6,7 +6,9 @@ scene, before they are joined, and never to void. Radar has its own trap at the 
 
 from __future__ import annotations
 
+import functools
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,9 @@ def harmonise(stored: npt.NDArray[Any], offsets: Sequence[int], encoding: Encodi
             continue
         if encoding.dtype == "uint16" and encoding.void == 0:
             # In place whatever the strides: readers hand out transposed arrays, and a flattened one would be a copy.
-            _shifted(step, offset, out=step)
+            with _MAKING:
+                shift = _make_shift()
+            shift(step, offset, out=step)
         elif encoding.floating:
             step += offset
         else:
@@ -45,12 +49,20 @@ def harmonise(stored: npt.NDArray[Any], offsets: Sequence[int], encoding: Encodi
             step[...] = np.where(void, encoding.fill, shifted)
 
 
-# Without a signature it is made when it is first called: with one, every import of this module would start LLVM.
-@numba.vectorize(cache=True)  # type: ignore[no-untyped-call]
-def _shifted(stored: int, offset: int) -> Any:
-    if stored == 0:
-        return np.uint16(0)
-    return np.uint16(min(max(stored + offset, 1), 65535))
+_MAKING = threading.Lock()
+
+
+@functools.cache
+def _make_shift() -> Any:
+    # Made when it is first wanted, or every import of this module would start LLVM; under a lock, because threads that
+    # want it at once would each make it.
+    @numba.vectorize(["uint16(uint16, int64)"], cache=True)  # type: ignore[no-untyped-call]
+    def shifted(stored: int, offset: int) -> Any:
+        if stored == 0:
+            return np.uint16(0)
+        return np.uint16(min(max(stored + offset, 1), 65535))
+
+    return shifted
 
 
 def read_harmonised(
