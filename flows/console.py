@@ -60,7 +60,9 @@ class _ToConsole(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.say(record.getMessage(), level=record.levelname.lower(), logger=record.name, **ids())
+        # Some libraries log an exception without a word.
+        text = record.getMessage() or repr(record.exc_info and record.exc_info[1])
+        self.console.say(text, level=record.levelname.lower(), logger=record.name, **ids())
 
 
 class _Timed:

@@ -97,7 +97,9 @@ def _steps(value: Any) -> str:
 
 
 _Step = Annotated[SampleStep, Field(discriminator="method")]
-Samples = Annotated[Annotated[_Step, Tag("one")] | Annotated[tuple[_Step, ...], Tag("list")], Discriminator(_steps)]
+Samples = Annotated[
+    Annotated[_Step, Tag("one")] | Annotated[tuple[_Step, ...], Field(min_length=1), Tag("list")], Discriminator(_steps)
+]
 
 
 class SourceSpec(Model):
