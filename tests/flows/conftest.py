@@ -53,6 +53,13 @@ def world_recipe(world: World) -> Path:
 
 
 @pytest.fixture(scope="session")
+def located_recipe(world: World) -> str:
+    """The text of the recipe with the paths of its files, so that it may lie anywhere."""
+    text = WORLD_RECIPE.replace("catalog: catalog.json", f"catalog: {world.catalog}")
+    return text.replace("vector: fields.geojson", f"vector: {world.folder / 'fields.geojson'}")
+
+
+@pytest.fixture(scope="session")
 def dataset(world: World, world_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The world's dataset, built undisturbed in this process."""
     out = tmp_path_factory.mktemp("built") / "dataset"

@@ -70,7 +70,7 @@ def test_the_flow_builds_the_same_bytes_and_finds_them_built(
 
 @pytest.mark.usefixtures("server")
 def test_a_build_of_many_batches_is_planned_once(
-    world: World, world_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, located_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows import build as flows_build
     from flows import steps
@@ -81,8 +81,8 @@ def test_a_build_of_many_batches_is_planned_once(
     monkeypatch.setattr(flows_build, "BATCH_SHARDS", 1)
     monkeypatch.setattr(steps, "reopen", again)
     recipe = tmp_path / "recipe.yaml"
-    text = world_recipe.read_text().replace("catalog: catalog.json", f"catalog: {world.folder / 'catalog.json'}")
-    recipe.write_text(text.split("  s1:")[0] + "split: {block_km: 1.2, buffer_km: 0.1}\nstore: {shard_chips: 16}\n")
+    s2 = located_recipe.split("  s1:")[0]
+    recipe.write_text(s2 + "split: {block_km: 1.2, buffer_km: 0.1}\nstore: {shard_chips: 16}\n")
     made = flows_build.build(aoi=str(world.region), recipe=str(recipe), out=str(tmp_path / "dataset"))
     assert made["chips"] > 32
 
@@ -252,16 +252,14 @@ def test_a_server_that_does_not_answer_is_told_in_a_sentence() -> None:
 
 @pytest.mark.usefixtures("server")
 def test_a_dataset_is_built_watched_and_updated_when_scenes_arrive(
-    world: World, world_recipe: Path, tmp_path: Path
+    world: World, located_recipe: str, tmp_path: Path
 ) -> None:
     from flows.build import update
     from flows.watch import watch
 
     recipe = tmp_path / "recipe.yaml"
-    text = world_recipe.read_text().replace("catalog: catalog.json", f"catalog: {world.folder / 'catalog.json'}")
-    text = text.replace("vector: fields.geojson", f"vector: {world.folder / 'fields.geojson'}")
-    start, end = yaml.safe_load(text)["time"].split("/")
-    recipe.write_text(text.replace(f"{start}/{end}", f"{start}/2021-06-01"))
+    start, end = yaml.safe_load(located_recipe)["time"].split("/")
+    recipe.write_text(located_recipe.replace(f"{start}/{end}", f"{start}/2021-06-01"))
     out = str(tmp_path / "dataset")
     assert watch(out)["arrived"] == 0  # nothing is there to be watched
     given: dict[str, Any] = {"aoi": str(world.region), "recipe": str(recipe), "out": out}
