@@ -223,7 +223,10 @@ def _of_index(storage: Storage, groups: list[str]) -> _Counts:
     data = storage.get(INDEX)
     if data is None:
         return _Counts({}, {}, {}, {})
-    table = read_table(data)
+    try:
+        table = read_table(data)
+    except (ValueError, OSError) as error:
+        raise StoreError(storage.url, f"{INDEX} is damaged: {error}; 'curate check' tells what else is") from error
     sources = {}
     for name in groups:
         if f"{name}_clear" in table.column_names:

@@ -36,7 +36,9 @@ def write_report(dataset: str, out: str, pictured: int | None = None, version: i
     from publish.report import PICTURED_CHIPS, report
     from publish.written import published_dataset
 
-    found = report(published_dataset(dataset, version), pictured=PICTURED_CHIPS if pictured is None else pictured)
+    found = report(
+        published_dataset(dataset, version, whole=True), pictured=PICTURED_CHIPS if pictured is None else pictured
+    )
     return _write(out, found)
 
 

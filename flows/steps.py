@@ -507,7 +507,7 @@ def export(dataset: str, spec: ExportSpec, out: str | None, console: Console, ve
     from publish.export import open_source, open_target, writer_of
     from publish.opened import open_published
 
-    source = open_source(open_published(absolute_out(dataset), version), spec)
+    source = open_source(open_published(absolute_out(dataset), version, whole=True), spec)
     writer = writer_of(source)
     folder = out or f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{spec.to}"
     target = open_target(absolute_out(folder), source)

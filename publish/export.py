@@ -91,8 +91,12 @@ class Source:
     arrays: Mapping[str, zarr.Array[Any]]
 
     def read(self, variable: Variable, chip: Chip) -> npt.NDArray[Any]:
-        """The stored numbers of one chip, in the dimensions of the variable."""
-        found = np.asarray(self.arrays[path_of(variable)][chip.row])
+        """The stored numbers of one chip, in the dimensions of the variable; StoreError when they are damaged."""
+        try:
+            found = np.asarray(self.arrays[path_of(variable)][chip.row])
+        except (ValueError, RuntimeError, OSError) as error:
+            why = f"chip {chip.name} of {path_of(variable)} cannot be read ({error}); 'curate check' tells more"
+            raise StoreError(self.opened.url, why) from error
         return found[..., None] if found.shape == () else found
 
     def corner(self, group: str, chip: Chip) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chips import versions
 from chips.index import INDEX, read_table
 from chips.layout import STORE, Layout
-from chips.manifest import needed_manifest
+from chips.manifest import Manifest, needed_manifest
 from chips.repository import SessionStorage
 from chips.storage import Storage
 from curate.errors import StoreError
@@ -36,23 +36,42 @@ class Opened:
         data = self.storage.get(INDEX)
         if data is None:
             raise StoreError(self.url, f"{INDEX} is missing; the dataset is damaged, 'curate check' tells what else is")
-        return read_table(data)
+        try:
+            return read_table(data)
+        except (ValueError, OSError) as error:
+            raise StoreError(self.url, f"{INDEX} is damaged: {error}; 'curate check' tells what else is") from error
 
     def root(self) -> zarr.Group:
         """The store, read only."""
         return open_root(self.storage)
 
 
-def open_published(dataset: str, version: int | None = None) -> Opened:
+def open_published(dataset: str, version: int | None = None, *, whole: bool = False) -> Opened:
     """The dataset in a folder or at a URL: its latest version, or the one that is asked for.
+
+    ``whole`` is for whoever reads all of it, and costs a listing: a Zarr reader takes an object that is gone for void.
 
     Raises:
         OutputError: There is no such folder.
-        StoreError: It holds no published dataset, or one that cannot be understood.
+        StoreError: It holds no published dataset, or one that cannot be understood; with ``whole``, an object of its
+            store is gone or has another size than it was written with.
     """
     storage = versions.open_published(dataset, version)
     manifest = needed_manifest(storage)
+    if whole:
+        _require_whole(storage, manifest)
     return Opened(storage, manifest.layout, manifest.fingerprint)
+
+
+def _require_whole(storage: Storage, manifest: Manifest) -> None:
+    sizes = storage.sizes(STORE)
+    for written in manifest.objects().values():
+        found = sizes.get(written.key)
+        if written.key.startswith(f"{STORE}/") and found != written.size:
+            what = "is missing" if found is None else f"has {found} bytes, it was written with {written.size}"
+            raise StoreError(
+                storage.url, f"{written.key} {what}; the dataset is damaged, 'curate check' tells what else is"
+            )
 
 
 def open_root(storage: Storage) -> zarr.Group:

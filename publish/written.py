@@ -117,14 +117,14 @@ def written_dataset(storage: Storage, layout: Layout, files: Mapping[str, bytes]
     return WrittenDataset(storage, layout, table, tuple(table["chip"].to_pylist()), files, documents(layout))
 
 
-def published_dataset(where: str, version: int | None = None) -> WrittenDataset:
+def published_dataset(where: str, version: int | None = None, *, whole: bool = False) -> WrittenDataset:
     """The dataset in a folder or at a URL such as ``s3://bucket/dataset``: its latest version, or the one asked for.
 
     Raises:
         OutputError: The folder is missing or cannot be read.
-        StoreError: Nothing is published there, or it is damaged.
+        StoreError: Nothing is published there, or it is damaged; ``whole`` as in ``publish.opened.open_published``.
     """
-    found = open_published(where, version)
+    found = open_published(where, version, whole=whole)
     table = found.index()
     chips = tuple(table["chip"].to_pylist())
     return WrittenDataset(found.storage, found.layout, table, chips, _documents=documents(found.layout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from hypothesis.extra.numpy import arrays
 
 from curate.errors import OutputError, StoreError
 from flows.console import PlainConsole
+from flows.showing import write_report
 from flows.steps import build, export, make_request
 from publish.coco import annotation
 from publish.export import ExportSpec
@@ -263,6 +265,36 @@ def test_the_command_writes_where_it_is_told_and_fails_with_a_sentence(
     assert failed.returncode == 4
     assert "has no instances called 'parcels'; found none" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_a_damaged_dataset_is_neither_exported_nor_reported_as_if_it_were_void(dataset: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(dataset, tmp_path / "damaged"))
+    victim = next(path for path in sorted((damaged / "chips.zarr/s2/reflectance/c").rglob("*")) if path.is_file())
+    whole = victim.read_bytes()
+    name = str(victim.relative_to(damaged))
+    victim.unlink()  # Zarr reads void where there is no object
+    for command in (
+        lambda: run(damaged, tmp_path / "gone", to="geotiff"),
+        lambda: write_report(str(damaged), str(tmp_path / "report.html")),
+    ):
+        with pytest.raises(StoreError, match=f"{name} is missing; the dataset is damaged"):
+            command()
+    victim.write_bytes(whole[:-9])
+    with pytest.raises(StoreError, match=f"{name} has {len(whole) - 9} bytes, it was written with {len(whole)}"):
+        run(damaged, tmp_path / "short", to="webdataset")
+    victim.write_bytes(bytes(len(whole)))
+    with pytest.raises(StoreError, match=r"s2/reflectance cannot be read \(.*'curate check' tells more"):
+        run(damaged, tmp_path / "zeros", to="geotiff", splits=("train", "val", "buffer"))
+
+
+def test_an_index_that_is_cut_short_is_told_in_a_sentence(dataset: Path, tmp_path: Path, curate: Curate) -> None:
+    damaged = Path(shutil.copytree(dataset, tmp_path / "damaged"))
+    (damaged / "chips.parquet").write_bytes(b"PAR1")
+    for asked in (["info", damaged], ["report", damaged, "--out", tmp_path / "report.html"]):
+        told = curate(*asked)
+        assert told.returncode == 4
+        assert "chips.parquet is damaged" in told.stderr
+        assert "Traceback" not in told.stderr
 
 
 def test_what_cannot_be_exported_is_said_in_a_sentence(dataset: Path, tiffs: Path, tmp_path: Path) -> None:
