@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ from cube.align import (
 from cube.build import CubeRequest, allocate, fill
 from cube.steps import grown, join_steps
 from cube.times import KeepSpec, TimeSpec
+from curate.errors import ReadError
 from tiling.grid import Chip, by_zone, to_utm
 from tiling.shards import Window
 
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from catalog.scene import Scene
     from flows.console import Console
     from flows.plan import Plan
+
+log = logging.getLogger(__name__)
 
 SAMPLE_PX = 256
 """Side of a place: shifts are known to 0.03 px there, and to 0.1 to 0.3 px on 64 px (`benchmarks/align.py`)."""
@@ -56,6 +60,7 @@ ENOUGH_CLEAR = 0.3
 """Dates are compared at a place where they are this much as clear as the clearest one there."""
 REFERENCE = "the reference"
 """Why the shift of the clearest acquisition is not undone."""
+UNREAD = Shift(math.nan, math.nan, math.nan, math.nan, 0, "a file of it cannot be read")
 UNCOMPARED = Shift(math.nan, math.nan, math.nan, math.nan, 0, "there is nothing to hold it against where it is clear")
 STATIC = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 """Stands for the time of a source that has none: any date is as near to it."""
@@ -72,6 +77,8 @@ class Seen(NamedTuple):
     """Dims ``(time, band, y, x)``."""
     clear: Arrays
     """Dims ``(time, y, x)``."""
+    unread: frozenset[str] = frozenset()
+    """Acquisitions that were left out, because a file of theirs cannot be read."""
 
 
 @dataclass(slots=True)
@@ -106,6 +113,8 @@ class Task:
     """Dates of it that make an image, those nearest in time; None for all."""
     pairs: tuple[tuple[str, str], ...]
     """(band, band of the reference)."""
+    skip_unreadable: bool = False
+    """Leave out scenes that cannot be read, as the shards will."""
     told: frozenset[str] = frozenset()
     """Chips whose medians are those of the dates before; new dates do not change them."""
 
@@ -125,7 +134,7 @@ def measure(plan: Plan, console: Console, frozen: bytes | None = None) -> bytes 
             without new ones.
 
     Raises:
-        ReadError: A file cannot be read.
+        ReadError: A file cannot be read, and the recipe does not say ``unreadable: skip``.
     """
     document: dict[str, Any] = {}
     undone: dict[str, dict[str, tuple[float, float]]] = {}
@@ -315,6 +324,7 @@ def _task(
         other=(held, against) if against else None,
         nearest=None if named is None else REFERENCE_DATES,
         pairs=pairs,
+        skip_unreadable=plan.recipe.unreadable == "skip",
         told=frozenset() if known is None else frozenset(chip for chip, one in known["chips"].items() if one["dates"]),
     )
 
@@ -388,7 +398,9 @@ def _measured(task: Task, undone: Mapping[str, tuple[float, float]], clearest: d
     found = Round({acquisition: [] for acquisition in task.acquisitions.values()})
     zones = by_zone(task.chips)
     for window in task.windows:
-        seen = _read(request, task.scenes, window)
+        seen = _read(request, task.scenes, window, skip_unreadable=task.skip_unreadable)
+        for acquisition in seen.unread:
+            found.voted[acquisition].append(UNREAD)
         reference = _reference(task, seen, window, clearest)
         if reference is None:
             for date in seen.dates:
@@ -421,7 +433,7 @@ def _reference(
 ) -> Literal["composite"] | int | Arrays | None:
     """What the dates of a place are held against; None where there is nothing."""
     if task.other is not None and seen.dates:
-        other = _read(*task.other, window)
+        other = _read(*task.other, window, skip_unreadable=task.skip_unreadable)
         if other.dates:
             count = task.nearest or len(other.dates)
             return nearest_dates(other.cube, other.clear, other.dates, seen.dates, count)
@@ -436,17 +448,29 @@ def _clearest(task: Task) -> dt.datetime | None:
     total: dict[dt.datetime, int] = {}
     first = dataclasses.replace(task.request, bands=task.request.bands[:1])
     for window in task.windows:
-        seen = _read(first, task.scenes, window)
+        seen = _read(first, task.scenes, window, skip_unreadable=task.skip_unreadable)
         for date, flags in zip(seen.dates, seen.clear, strict=True):
             total[date] = total.get(date, 0) + int(flags.sum())
     return min(total, key=lambda date: (-total[date], date), default=None)
 
 
-def _read(request: CubeRequest, scenes: Sequence[Scene], window: Window) -> Seen:
+def _read(request: CubeRequest, scenes: Sequence[Scene], window: Window, *, skip_unreadable: bool) -> Seen:
     """What a source saw at a place: the dates that are not much less clear there than the clearest one."""
     request = dataclasses.replace(request, steps=_steps(request, scenes, window))
-    data = allocate(request, 1)
-    fill(data, request, scenes, window)
+    unread: set[str] = set()
+    while True:
+        data = allocate(request, 1)
+        try:
+            fill(data, request, scenes, window)
+        except ReadError as error:
+            broken = {scene.acquisition for scene in scenes if scene.id == error.scene}
+            if not skip_unreadable or not broken:
+                raise
+            log.warning("left out of the alignment: %s", error)
+            scenes = [scene for scene in scenes if scene.id != error.scene]
+            unread |= broken
+            continue
+        break
     cube = data.arrays[request.variable]
     if request.time is None:
         cube = cube.reshape(1, len(request.bands), SAMPLE_PX, SAMPLE_PX)
@@ -460,7 +484,7 @@ def _read(request: CubeRequest, scenes: Sequence[Scene], window: Window) -> Seen
         clear = (~np.isnan(cube) if cube.dtype.kind == "f" else cube != request.fill).all(axis=1)
     share = clear.mean(axis=(1, 2))
     enough = np.flatnonzero(share >= max(ENOUGH_CLEAR * share.max(initial=0), MIN_PX / SAMPLE_PX**2))
-    return Seen([dates[t] for t in enough], cube[enough], clear[enough])
+    return Seen([dates[t] for t in enough], cube[enough], clear[enough], frozenset(unread))
 
 
 def _steps(request: CubeRequest, scenes: Sequence[Scene], window: Window) -> int:

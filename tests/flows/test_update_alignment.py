@@ -23,7 +23,7 @@ from chips.index import read_index
 from chips.storage import open_storage
 from chips.versions import LATEST
 from cube.align import by_acquisition
-from curate.errors import StoreError
+from curate.errors import ReadError, StoreError
 from flows import alignment
 from flows import shard as shards
 from flows.alignment import moved
@@ -172,12 +172,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     found = Seen()
     read, opened, cube = alignment._read, rasterio.open, shards._cube
 
-    def looked(request: Any, scenes: Any, window: Any) -> Any:
+    def looked(request: Any, scenes: Any, window: Any, **options: Any) -> Any:
         there = {scene.acquisition for scene in scenes}
         found.places.append((request.name, there, there & dict(request.moved).keys()))
         with monkeypatch.context() as patch:
             patch.setattr(rasterio, "open", opened)
-            return read(request, scenes, window)
+            return read(request, scenes, window, **options)
 
     def noted(path: Any, *arguments: Any, **more: Any) -> Any:
         found.files.append(Path(path).name)
@@ -314,6 +314,25 @@ def test_on_ground_that_no_old_date_saw_new_dates_are_held_against_each_other(se
     elsewhere = replace(task, other=(task.request, ()), spec=replace(task.spec, reference="clearest"))
     told = by_acquisition(alignment._measured(elsewhere, {}, None).voted, 10)
     assert {one.reason for one in told.values()} == {"there is nothing to hold it against where it is clear"}
+
+
+def test_a_file_that_cannot_be_read_stops_the_measurement_or_is_left_out_and_told(sensors: Path, built: Path) -> None:
+    plan = plan_from_lock(open_storage(str(built)), *wish(open_storage(str(built)))[:2], PlainConsole())
+    task = alignment._task(plan, {request.name: request for request in plan.requests}, "b", {}, None)
+    broken = [
+        replace(scene, assets=tuple(replace(asset, href=f"{sensors}/gone.tif") for asset in scene.assets))
+        if scene.acquisition == _key("b", dt.date(2021, 5, 14))
+        else scene
+        for scene in task.scenes
+    ]
+    with pytest.raises(ReadError, match=r"gone.tif"):
+        alignment._measured(replace(task, scenes=broken), {}, None)
+    told = alignment._measured(replace(task, scenes=broken, skip_unreadable=True), {}, None).voted
+    others = [scene for scene in task.scenes if scene in broken]
+    assert len(others) < len(task.scenes)
+    wanted = alignment._measured(replace(task, scenes=others), {}, None).voted
+    assert {shift.reason for shift in told.pop(_key("b", dt.date(2021, 5, 14)))} == {"a file of it cannot be read"}
+    assert told.items() <= wanted.items()
 
 
 def test_a_dataset_that_has_lost_its_shifts_is_not_updated(sensors: Path, small: Path) -> None:
