@@ -55,8 +55,17 @@ def _numbers(info: Info) -> list[str]:
         if told := [f"{name} {band['mean']:.3g} ± {band['std']:.2g}" for name, band in found.items()]:
             lines.append(f"  {group:<8} train: {_first(told)}")
     classes: Mapping[str, Mapping[str, float]] = info.statistics["classes"]
+    present: dict[str, dict[str, float]] = {}
+    """Of labels of the chip as a whole: class -> share of chips; each class has its own present and absent."""
     for label, shares in classes.items():
-        lines.append(f"  {label:<8} train: {_first([f'{name} {share:.1%}' for name, share in shares.items()])}")
+        of, _, name = label.partition("/")
+        if name and shares.keys() <= {"present", "absent"}:
+            present.setdefault(of, {})[name] = shares.get("present", 0.0)
+        else:
+            lines.append(f"  {label:<8} train: {_first([f'{name} {share:.1%}' for name, share in shares.items()])}")
+    for label, shares in present.items():
+        told = [f"{name} {share:.1%}" for name, share in sorted(shares.items(), key=lambda pair: -pair[1]) if share]
+        lines.append(f"  {label:<8} train: {_first(told)} of the chips" if told else f"  {label:<8} train: none")
     return lines
 
 

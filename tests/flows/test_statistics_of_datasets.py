@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -84,3 +85,16 @@ def test_the_file_is_promised_checked_and_described(dataset: Path, numbers: dict
     told = describe(info(str(dataset)))
     nir = numbers["normalisation"]["s2"]["nir"]
     assert f"nir {nir['mean']:.3g} ± {nir['std']:.2g}" in told
+
+
+def test_classes_of_chips_as_a_whole_are_told_in_one_line(dataset: Path) -> None:
+    told = info(str(dataset))
+    assert told.statistics is not None
+    classes = {"scene/rare": {"absent": 0.9, "present": 0.1}, "scene/common/mixed": {"present": 1.0}}
+    classes |= {f"scene/never{n}": {"absent": 1.0} for n in range(100)}
+    statistics = {"bands": {}, "classes": {"fields": {"maize": 1.0}, **classes}}
+    lines = describe(dataclasses.replace(told, statistics=statistics)).splitlines()
+    assert [line for line in lines if " train: " in line] == [
+        "  fields   train: maize 100.0%",
+        "  scene    train: common/mixed 100.0%, rare 10.0% of the chips",
+    ]
