@@ -40,6 +40,10 @@ TableName = Literal[
 ]
 
 
+FURTHEST_M = 10_000
+"""Clouds are grown by no more than this, because as wide a ring of files is read around every chip."""
+
+
 @dataclass(frozen=True, slots=True)
 class MaskSpec:
     """Which pixels count as hidden."""
@@ -50,7 +54,7 @@ class MaskSpec:
     """What hides the surface: words (void, saturated, dark, shadow, vegetation, bare, water, unclassified, cloud,
     near_cloud, cirrus, snow, haze) or numbers of the quality layer (codes; bits in Landsat's and HLS's). Void always
     hides. A word that the layer of a sensor does not tell hides nothing."""
-    dilate_m: Annotated[float, annotated_types.Ge(0)] = 0.0
+    dilate_m: Annotated[float, annotated_types.Interval(ge=0, le=FURTHEST_M)] = 0.0
     """Metres by which hidden areas are grown, void and saturated pixels apart: clouds are bigger than their mask."""
     layer: str | None = None
     """Band that holds the quality classes; empty means the one the collection is known to have."""
@@ -64,8 +68,8 @@ class MaskSpec:
 
     def __post_init__(self) -> None:
         check_hide(self.hide)
-        if not self.dilate_m >= 0 or math.isinf(self.dilate_m):
-            raise ValueError(f"dilate_m is {self.dilate_m}, wanted a distance of 0 or more metres")
+        if not 0 <= self.dilate_m <= FURTHEST_M:
+            raise ValueError(f"dilate_m is {self.dilate_m:g}, wanted a distance of 0 to {FURTHEST_M:,} metres")
         if self.threshold is not None and not 0 < self.threshold <= 100:
             raise ValueError(f"threshold is {self.threshold}, wanted a percentage above 0 and up to 100")
         if self.meanings is not None:

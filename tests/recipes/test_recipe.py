@@ -253,3 +253,9 @@ def test_aliases_of_aliases_are_looked_at_once() -> None:
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     found = problems("\n".join(lines))  # 9^12 nodes if each alias were followed
     assert any("unknown key 'a11'" in problem for problem in found)
+
+
+def test_clouds_are_grown_by_no_more_than_a_machine_reads_around_a_chip() -> None:
+    (problem,) = problems(SMALL + "    mask: {dilate_m: 1.0e+7}\n")
+    assert problem == "line 6: sources.s2.mask.dilate_m is 10000000.0; wanted 10000 or less"
+    assert parse_recipe(SMALL + "    mask: {dilate_m: 10000}\n").sources["s2"].mask.dilate_m == 10_000
