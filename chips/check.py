@@ -20,6 +20,7 @@ from chips.index import INDEX, read_index
 from chips.layout import CHIP_COORDINATES, COMMITTED, STORE, Layout, Variable
 from chips.manifest import MANIFEST, STATISTICS, Manifest, Written, read_manifest
 from chips.metadata import DOCUMENT, chunks, documents, shape_of
+from chips.repository import SessionStorage
 from chips.storage import Storage
 from chips.write import JOURNAL, is_published, journal, open_build
 from curate.errors import OutputError, StoreError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from chips.statistics import Statistics
 
 SHOWN = 10
+_LOST = "is in the commit, and the repository has lost it"
 """Problems of one kind that are named one by one; the rest is counted."""
 
 # Shares are float32 in the store and in the index, and may have been averaged in either precision.
@@ -314,9 +316,16 @@ def _check_small_objects(storage: Storage, manifest: Manifest) -> Iterator[str]:
 
 def _checksum(storage: Storage, written: Written) -> str | None:
     found = storage.digest(written.key)
+    if found is None and _is_lost(storage, written.key):
+        return f"{written.key} {_LOST}"
     if found is None or found[0] != written.size or found[1] == written.sha256:
         return None  # missing and wrong sizes are told by the listing
     return f"{written.key} was changed: its SHA-256 is not that of the manifest"
+
+
+def _is_lost(storage: Storage, key: str) -> bool:
+    """Whether a commit has an object that its repository has not, which no listing of the commit tells."""
+    return isinstance(storage, SessionStorage) and key in storage.sizes(key.rpartition("/c/")[0])
 
 
 def _read_pixels(
@@ -379,6 +388,8 @@ def _read_object(
     if variable is None:
         return f"{written.key} is of no variable of the layout"
     data = storage.get(written.key)
+    if data is None and _is_lost(storage, written.key):
+        return f"{written.key} {_LOST}"
     if data is None or len(data) != written.size:
         return None  # told by the listing
     if hashlib.sha256(data).hexdigest() != written.sha256:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
+import logging
 import os
 import pickle
 import posixpath
 import re
-from collections.abc import Coroutine, Iterable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -36,10 +39,21 @@ if TYPE_CHECKING:
     from icechunk.session import ForkSession
     from zarr.storage import StorePath
 
+logger = logging.getLogger(__name__)
+
 BRANCH = "main"
 
 _AT_ONCE = 512
 """Sizes that are asked for together."""
+
+_LOST = re.compile(r"/chunks/\w+ not found\b|NoSuchKey")
+"""What Icechunk says of a chunk whose object is gone, on a disk and in S3; it has no exception of its own for it."""
+
+_IN_THE_MAKING_S = 2.0
+"""A repository that is made by another process meanwhile is there after this time."""
+
+_ASKED = 12
+"""Times that a store is asked before a connection that breaks off is told."""
 
 _T = TypeVar("_T")
 
@@ -66,6 +80,16 @@ class Begun:
     """That the build adds to."""
     fork: bytes
     """The session that knows all arrays and has none of their pixels."""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the session, by which its forks are known: those of another one cannot be put together with it."""
+        return hashlib.sha256(self.fork).digest()
+
+    def lies_in(self, storage: Storage) -> bool:
+        """Whether the repository is still that of the folder; not where an unfinished build was moved or copied."""
+        url = _joined(storage.url, self.commit.repository)
+        return self.url == url or (not storage.is_remote and os.path.realpath(self.url) == os.path.realpath(url))
 
     def to_bytes(self) -> bytes:
         """The JSON document."""
@@ -94,15 +118,13 @@ class SessionStorage(Storage):
     session: Session
 
     def get(self, key: str) -> bytes | None:
-        """Content of an object, None where there is none."""
+        """Content of an object, None where there is none, or where a commit has it and its repository has lost it."""
         if not _in_store(key):
             return Storage.get(self, key)
-        return self._ask(f"{key} cannot be read", _get(self.session.store, _inner(key)))
+        return self._ask(f"{key} cannot be read", lambda: _get(self.session.store, _inner(key)))
 
     def digest(self, key: str) -> tuple[int, str] | None:
         """(size, sha256) of an object; None where there is none. One of the store is read whole, at most 128 MiB."""
-        import hashlib
-
         if not _in_store(key):
             return Storage.digest(self, key)
         data = self.get(key)
@@ -112,7 +134,7 @@ class SessionStorage(Storage):
         """Write an object; one of the store that has this content already is left, and takes no room again."""
         if not _in_store(key):
             return Storage.put(self, key, data)
-        return self._ask(f"{key} cannot be written", _put(self.session.store, _inner(key), data))
+        return self._ask(f"{key} cannot be written", lambda: _put(self.session.store, _inner(key), data))
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Key -> size in bytes of every object below a folder, sorted by key, without those of the repository."""
@@ -121,7 +143,7 @@ class SessionStorage(Storage):
             beside = Storage.sizes(self, prefix)
             found |= {key: size for key, size in beside.items() if not key.startswith(f"{REPOSITORY}/")}
         if not prefix or _in_store(f"{prefix}/"):
-            found |= self._ask("the store cannot be listed", _sizes(self.session.store, _inner(f"{prefix}/")))
+            found |= self._ask("the store cannot be listed", lambda: _sizes(self.session.store, _inner(f"{prefix}/")))
         return dict(sorted(found.items()))
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -129,7 +151,7 @@ class SessionStorage(Storage):
         keys = list(keys)
         Storage.delete(self, [key for key in keys if not _in_store(key)])
         if inner := [_inner(key) for key in keys if _in_store(key)]:
-            self._ask("objects cannot be removed", _delete(self.session.store, inner))
+            self._ask("objects cannot be removed", lambda: _delete(self.session.store, inner))
 
     def place(self, key: str) -> StorePath:
         """Where zarr finds an array or a group."""
@@ -137,13 +159,17 @@ class SessionStorage(Storage):
 
         return StorePath(self.session.store, _inner(f"{key}/").rstrip("/"))
 
-    def _ask(self, what: str, coroutine: Coroutine[Any, Any, _T]) -> _T:
+    def _ask(self, what: str, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         from zarr.core.sync import sync
 
-        try:
-            return sync(coroutine)
-        except _icechunk().IcechunkError as error:
-            raise _failure(self, what, error) from error
+        for left in reversed(range(_ASKED)):
+            try:
+                return sync(make())
+            except _icechunk().IcechunkError as error:
+                # Icechunk asks again where a server refuses, and not where an answer breaks off half way.
+                if not left or "I/O error" not in _first_line(error):
+                    raise _failure(self, what, error) from error
+        raise AssertionError("the last one returns or raises")
 
 
 # -- published versions ------------------------------------------------------------------------------------------------
@@ -200,10 +226,10 @@ def begin(storage: Storage, commit: CommitAs, documents: Mapping[str, bytes]) ->
 
     url = _joined(storage.url, commit.repository)
     try:
-        repository = _opened(url, create=commit.after is None)
+        repository = _repository(storage, url, commit)
         session = repository.writable_session(BRANCH)
         if session.snapshot_id != _expected(repository, commit):
-            raise _not_following(url, commit)
+            raise _not_following(url, commit, repository)
         fork = session.fork()
         sync(_lay(fork.store, {_inner(key): data for key, data in documents.items()}))
     except _icechunk().IcechunkError as error:
@@ -243,10 +269,10 @@ def collected(storage: Storage, begun: Begun, forks: Iterable[bytes], fingerprin
         repository = _opened(begun.url)
         session = repository.writable_session(BRANCH)
         if session.snapshot_id != begun.snapshot:
-            made = repository.lookup_snapshot(session.snapshot_id)
-            if made.parent_id != begun.snapshot or made.metadata.get("fingerprint") != fingerprint:
-                raise _not_following(begun.url, begun.commit)
-            return SessionStorage(storage.url, storage.store, repository.readonly_session(snapshot_id=made.id))
+            if not _is_ours(repository, session.snapshot_id, begun, fingerprint):
+                raise _not_following(begun.url, begun.commit, repository)
+            ours = repository.readonly_session(snapshot_id=session.snapshot_id)
+            return SessionStorage(storage.url, storage.store, ours)
         session.merge(_load(storage, begun.fork))
         for fork in forks:
             session.merge(_load(storage, fork))
@@ -271,7 +297,7 @@ def in_one_go(
     """
     url = _joined(storage.url, commit.repository)
     try:
-        repository = _opened(url, create=commit.after is None)
+        repository = _repository(storage, url, commit)
         expected, tip = _expected(repository, commit), repository.lookup_branch(BRANCH)
     except _icechunk().IcechunkError as error:
         raise _failure(storage, f"the repository {commit.repository} cannot be opened", error) from error
@@ -291,23 +317,64 @@ def commit(storage: SessionStorage, begun: Begun, message: str, told: Mapping[st
     Raises:
         OutputError: Another build was committed meanwhile, or the storage refuses.
     """
-    icechunk = _icechunk()
     made = begun.commit
     try:
-        if not storage.session.read_only:
-            storage.session.commit(message, dict(told))
-        snapshot = storage.session.snapshot_id
         repository = _opened(begun.url)
+        snapshot = _committed(storage, repository, begun, message, told)
         if made.tag not in repository.list_tags():
-            repository.create_tag(made.tag, snapshot)
+            _tag(repository, made.tag, snapshot)
         if repository.lookup_tag(made.tag) != snapshot:
             raise OutputError(begun.url, f"has another commit with the tag {made.tag}; another process has made it")
-    except icechunk.ConflictError as error:
-        raise _not_following(begun.url, made) from error
-    except icechunk.IcechunkError as error:
+    except _icechunk().IcechunkError as error:
         raise _failure(storage, "the commit cannot be made", error) from error
     told_of = {"repository": made.repository, "tag": made.tag, "snapshot": snapshot}
     return (json.dumps(told_of, indent=2) + "\n").encode()
+
+
+def _committed(
+    storage: SessionStorage, repository: Repository, begun: Begun, message: str, told: Mapping[str, str]
+) -> str:
+    """The snapshot of the commit, made now or before."""
+    if not storage.session.read_only:
+        try:
+            storage.session.commit(message, dict(told))
+        except _icechunk().ConflictError as error:
+            # Also what is said to a request that was repeated because the answer to the first one got lost.
+            tip = repository.lookup_branch(BRANCH)
+            if not _is_ours(repository, tip, begun, told["fingerprint"]):
+                raise _not_following(begun.url, begun.commit, repository) from error
+            return tip
+    return storage.session.snapshot_id
+
+
+def _is_ours(repository: Repository, snapshot: str, begun: Begun, fingerprint: str) -> bool:
+    """Whether a commit is that of this build, which an earlier run of it or another process has made."""
+    made = repository.lookup_snapshot(snapshot)
+    return made.parent_id == begun.snapshot and made.metadata.get("fingerprint") == fingerprint
+
+
+def _tag(repository: Repository, tag: str, snapshot: str) -> None:
+    try:
+        repository.create_tag(tag, snapshot)
+    except _icechunk().IcechunkError:
+        if tag not in repository.list_tags():  # else the answer got lost, or another process was quicker
+            raise
+
+
+def _repository(storage: Storage, url: str, commit: CommitAs) -> Repository:
+    """The repository of a build; made for the first version, also where making it was killed half way."""
+    if commit.after is not None:
+        return _opened(url)
+    try:
+        return _opened(url, create=True)
+    except _icechunk().IcechunkError as error:
+        if "clean prefix" not in str(error):
+            raise
+    time.sleep(_IN_THE_MAKING_S)
+    if not _icechunk().Repository.exists(_place(url)) and commit.repository == REPOSITORY:
+        logger.info("removing what is left of a repository that was never finished")
+        Storage.delete(storage, Storage.sizes(storage, REPOSITORY))
+    return _opened(url, create=True)
 
 
 def _expected(repository: Repository, commit: CommitAs) -> str:
@@ -318,7 +385,15 @@ def _expected(repository: Repository, commit: CommitAs) -> str:
     return first.id
 
 
-def _not_following(url: str, commit: CommitAs) -> OutputError:
+def _not_following(url: str, commit: CommitAs, repository: Repository) -> OutputError:
+    tip = repository.lookup_snapshot(repository.lookup_branch(BRANCH))
+    if commit.after is not None and tip.metadata.get("tag") == commit.tag:
+        return OutputError(
+            url,
+            f"the repository has a commit of {commit.tag} already, and the folder of that version is gone or is being "
+            "published by another process. Put the folder back, or copy the version before it to another place "
+            "('curate publish … --version … --to …') and update it there",
+        )
     wanted = "empty" if commit.after is None else f"at {commit.after}"
     why = f"the repository is not {wanted} any more: another process has committed to it"
     return OutputError(url, f"{why}; remove the unfinished build and start again")
@@ -451,7 +526,12 @@ def _buffer(data: bytes) -> Any:
 async def _get(store: Any, key: str) -> bytes | None:
     from zarr.core.buffer import default_buffer_prototype
 
-    found = await store.get(key, default_buffer_prototype())
+    try:
+        found = await store.get(key, default_buffer_prototype())
+    except _icechunk().IcechunkError as error:
+        if _LOST.search(_first_line(error)):
+            return None
+        raise
     return None if found is None else found.to_bytes()
 
 

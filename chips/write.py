@@ -170,7 +170,10 @@ def open_build(storage: Storage) -> BuildRef | None:
 
 def _begin(storage: Storage, layout: Layout, commit: CommitAs | None) -> None:
     """In an Icechunk repository: let the build begin there, once."""
-    if layout.store != "icechunk" or storage.get(_BEGUN) is not None:
+    if layout.store != "icechunk":
+        return
+    if storage.get(_BEGUN) is not None:
+        begun_as(storage)
         return
     arrays = {key: data for key, data in zarr_documents(layout).items() if json.loads(data)["node_type"] == "array"}
     storage.put_first(_BEGUN, begin(storage, commit or CommitAs(), arrays).to_bytes())
@@ -180,17 +183,25 @@ def begun_as(storage: Storage) -> Begun:
     """How an unfinished build began whose store is in an Icechunk repository.
 
     Raises:
-        OutputError: Its journal is gone or damaged.
+        OutputError: Its journal is gone or damaged, or it was begun elsewhere.
     """
     data = storage.get(_BEGUN)
     if data is None:
         raise OutputError(storage.url, "its journal is gone: another process has finished or removed this build")
     try:
-        return Begun.from_bytes(data)
+        begun = Begun.from_bytes(data)
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
             storage.url, f"{_BEGUN} cannot be read: {error}; remove the folder and start again"
         ) from error
+    if not begun.lies_in(storage):
+        # Its forks would write where it was begun, which may be another build by now.
+        raise OutputError(
+            storage.url,
+            f"this unfinished build was begun with the repository {begun.url} and was moved or copied since, which "
+            "only a finished one can be; move it back, or remove it and start again",
+        )
+    return begun
 
 
 def written_storage(build: BuildRef) -> Storage:
@@ -202,23 +213,24 @@ def written_storage(build: BuildRef) -> Storage:
     storage = open_storage(build.url)
     if build.layout.store == "zarr":
         return storage
-    return collected(storage, begun_as(storage), _forks(storage, list(journal(build))), build.fingerprint)
+    begun = begun_as(storage)
+    return collected(storage, begun, _forks(storage, begun, list(journal(build))), build.fingerprint)
 
 
-def _forks(storage: Storage, shards: Sequence[ShardRecord]) -> Iterator[bytes]:
+def _forks(storage: Storage, begun: Begun, shards: Sequence[ShardRecord]) -> Iterator[bytes]:
     """What shards have written in a repository, in order, without those where that is gone or damaged."""
     with ThreadPoolExecutor(_FORKS_AT_ONCE) as pool:
         for start in range(0, len(shards), _FORKS_AT_ONCE):
             part = shards[start : start + _FORKS_AT_ONCE]
-            yield from (data for data in pool.map(functools.partial(_fork, storage), part) if data is not None)
+            yield from (data for data in pool.map(functools.partial(_fork, storage, begun), part) if data is not None)
 
 
-def _fork(storage: Storage, shard: ShardRecord) -> bytes | None:
-    """What a shard has written in a repository; None where that is gone or damaged."""
-    if shard.fork is None:
+def _fork(storage: Storage, begun: Begun, shard: ShardRecord) -> bytes | None:
+    """What a shard has written in a repository; None where that is gone, damaged, or the fork of another session."""
+    data = None if shard.fork is None else storage.get(shard.fork.key)
+    if shard.fork is None or data is None or hashlib.sha256(data).hexdigest() != shard.fork.sha256:
         return None
-    data = storage.get(shard.fork.key)
-    return data if data is not None and hashlib.sha256(data).hexdigest() == shard.fork.sha256 else None
+    return data.removeprefix(begun.digest) if data.startswith(begun.digest) else None
 
 
 def is_published(storage: Storage) -> bool:
@@ -288,7 +300,8 @@ def write_shard(
 
     _check_shard(build.layout, ordinal, start, arrays, records)
     beside = open_storage(build.url)
-    storage = beside if build.layout.store == "zarr" else forked(beside, begun_as(beside).fork)
+    begun = begun_as(beside) if build.layout.store == "icechunk" else None
+    storage = beside if begun is None else forked(beside, begun.fork)
     found = Statistics()
     counter = Counter(
         build.layout,
@@ -306,8 +319,9 @@ def write_shard(
         objects = [written for task in tasks if (written := task.result()) is not None]
     told = _put(beside, _statistics_key(ordinal), found.to_bytes())
     fork = None
-    if isinstance(storage, SessionStorage):
-        fork = _put(beside, _fork_key(ordinal), fork_of(storage))
+    if begun is not None and isinstance(storage, SessionStorage):
+        # Two processes may begin in one folder at once, and the forks of the slower one would be lost unseen.
+        fork = _put(beside, _fork_key(ordinal), begun.digest + fork_of(storage))
     shard = ShardRecord(ordinal, start, tuple(records), tuple(sorted(objects)), told, fork)
     beside.put(_line_key(ordinal), _line_json(build, shard))
     logger.debug("wrote shard %d: %d chips, %d bytes", ordinal, len(records), shard.stored_bytes)
@@ -354,12 +368,13 @@ def finished_shards(build: BuildRef, *, verify: bool = True) -> set[int]:
     def intact(place: Storage, written: Written) -> bool:
         return place.digest(written.key) == (written.size, written.sha256)
 
+    begun = begun_as(storage) if build.layout.store == "icechunk" else None
     good = set()
     with ThreadPoolExecutor(4) as pool:
         for shard in lines:
             place: Storage | None = storage
-            if shard.fork is not None:
-                fork = _fork(storage, shard)
+            if begun is not None:
+                fork = _fork(storage, begun, shard)
                 place = None if fork is None else forked(storage, fork)
             wanted = (*shard.objects, shard.statistics)
             if place is not None and all(pool.map(intact, [place] * len(wanted), wanted)):

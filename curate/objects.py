@@ -198,7 +198,7 @@ def reason(error: Exception) -> tuple[str, str]:
         return "the storage did not answer in time", "try again later"
     if "kind: Connect" in text:
         return "the storage cannot be reached", f"check the network, and {_ENDPOINT} if it is set"
-    if "HttpError" in text:
+    if "HttpError" in text or "error reading a body" in text:
         return f"the connection to the storage broke off{_tries(text)}", "try again later"
     if status := re.search(r"(?:code: |status )(\d{3} [A-Z][\w ]*\w)", text):
         return f"the storage answered {status[1]}{_tries(text)}", "try again later"

@@ -20,14 +20,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3  # type: ignore[import-untyped]
+import icechunk
 import numpy as np
 import pytest
 import zarr
 
 from chips.check import check
 from chips.info import describe
+from chips.layout import REPOSITORY
 from chips.manifest import MANIFEST, Manifest, read_manifest
+from chips.repository import SessionStorage
+from chips.repository import _place as place_of
 from chips.storage import Storage, open_storage
+from chips.versions import open_dataset
 from chips.write import ROOT, BuildRef, finished_shards, is_published, journal, start_build
 from curate import objects
 from curate.errors import OutputError
@@ -328,6 +333,8 @@ class Gate:
     requests: int = 0
     always: str = ""
     """A trouble that every request gets."""
+    lose: str = ""
+    """A part of a path: the answer to the first request that writes there is lost."""
 
 
 @pytest.fixture
@@ -345,6 +352,8 @@ def gate(s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
             key = f"{self.command} {self.path}"
             kinds = ("503", "429", "reset", "lost", "cut" if self.command == "GET" else "500", "none")
             kind = state.always or ("none" if key in seen else kinds[len(seen) % len(kinds)])
+            if state.lose and state.lose in self.path and self.command == "PUT":
+                kind, state.lose = "lost", ""
             seen.add(key)
             state.trouble[kind] += 1
             if kind in ("503", "429", "500"):
@@ -405,6 +414,33 @@ def test_on_a_bad_day_the_bytes_are_the_same(
     assert content(there.storage) == contents(local.folder)
     assert check(there.storage).problems == ()
     assert {"503", "429", "reset", "lost", "cut", "500"} <= gate.trouble.keys(), gate.trouble
+
+
+def test_on_a_bad_day_a_repository_has_one_commit(make_tiny: Callable[..., Any], bucket: str, gate: Gate) -> None:
+    there = InBucket(make_tiny("unused", store="icechunk"), open_storage(f"{bucket}/tiny"))
+    build = there.start()
+    there.tiny.write(build)
+    assert finished_shards(build) == {0, 1, 2}
+    there.publish(build)
+    opened = open_dataset(there.storage.url)
+    assert check(opened).problems == ()
+    assert isinstance(opened, SessionStorage)
+    repository = icechunk.Repository.open(place_of(f"{there.storage.url}/{REPOSITORY}"))
+    assert [made.message for made in repository.ancestry(branch="main")] == ["v1: 5 chips", "Repository initialized"]
+
+
+@pytest.mark.parametrize("ref", ["branch.main", "tag.v1"])
+def test_a_commit_whose_answer_got_lost_is_not_taken_for_that_of_another(
+    make_tiny: Callable[..., Any], bucket: str, gate: Gate, ref: str
+) -> None:
+    there = InBucket(make_tiny("unused", store="icechunk"), open_storage(f"{bucket}/tiny"))
+    gate.always = "none"
+    build = there.start()
+    there.tiny.write(build)
+    gate.lose = f"refs/{ref}/ref.json"
+    there.publish(build)
+    assert gate.trouble["lost"] == 1
+    assert check(open_dataset(there.storage.url)).problems == ()
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,20 @@ from chips.check import check
 from chips.info import describe
 from chips.layout import COMMITTED, REPOSITORY
 from chips.read import published
-from chips.repository import CommitAs, attached
+from chips.repository import CommitAs, attached, commit
 from chips.status import status
 from chips.storage import Storage, open_storage
 from chips.versions import commit_as, make_latest, open_dataset, version_url
-from chips.write import JOURNAL, finished_shards, is_published, journal, start_build, write_shard, written_storage
+from chips.write import (
+    JOURNAL,
+    begun_as,
+    finished_shards,
+    is_published,
+    journal,
+    start_build,
+    write_shard,
+    written_storage,
+)
 from curate.errors import OutputError, StoreError
 
 if TYPE_CHECKING:
@@ -131,7 +140,7 @@ def test_shards_are_written_by_any_process_in_any_order_and_again(tiny: Tiny, ma
     assert (tiny.folder / "manifest.json").read_bytes() == (other.folder / "manifest.json").read_bytes()
 
 
-@pytest.mark.parametrize("harm", ["gone", "damaged", "chunk"])
+@pytest.mark.parametrize("harm", ["gone", "damaged", "chunk", "chunk gone"])
 def test_what_was_lost_of_a_shard_is_found_and_the_shard_built_again(tiny: Tiny, harm: str) -> None:
     build = tiny.start()
     tiny.write(build, [0])
@@ -146,6 +155,8 @@ def test_what_was_lost_of_a_shard_is_found_and_the_shard_built_again(tiny: Tiny,
         for name in there:
             path = tiny.folder / REPOSITORY / "chunks" / name
             path.write_bytes(path.read_bytes()[::-1])
+            if harm == "chunk gone":
+                path.unlink()
     again = tiny.start()
     assert finished_shards(again) == {1, 2}
     tiny.write(again, [0])
@@ -256,6 +267,19 @@ def test_a_version_that_does_not_follow_the_latest_is_refused(tiny: Tiny) -> Non
         start_build(storage, tiny.layout, "tiny-2", {}, commit=commit_as(2))
 
 
+def test_a_version_whose_folder_was_removed_is_told_from_another_commit(tiny: Tiny) -> None:
+    tiny.build()
+    later = replace(tiny, folder=Path(version_url(tiny.storage, 2)))
+    for _ in range(2):  # of a version that is in no commit nothing is left
+        shutil.rmtree(later.folder, ignore_errors=True)
+        build = start_build(later.storage, later.layout, "tiny-2", {"recipe.yaml": b"-"}, commit=commit_as(2))
+        later.write(build)
+    later.publish(build)
+    shutil.rmtree(later.folder)
+    with pytest.raises(OutputError, match="has a commit of v2 already, and the folder of that version is gone"):
+        start_build(later.storage, later.layout, "tiny-2", {}, commit=commit_as(2))
+
+
 def test_a_commit_that_is_not_there_is_told(tiny: Tiny) -> None:
     tiny.build()
     place = tiny.folder / COMMITTED
@@ -279,6 +303,64 @@ def test_damage_in_the_repository_is_found(tiny: Tiny) -> None:
     largest.write_bytes(data)
     problems = check(attached(open_storage(tiny.folder))).problems
     assert any("SHA-256" in problem for problem in problems)
+
+
+def test_a_chunk_that_the_repository_has_lost_is_told_and_not_taken_for_void(tiny: Tiny) -> None:
+    tiny.build()
+    max((tiny.folder / REPOSITORY / "chunks").iterdir(), key=lambda path: path.stat().st_size).unlink()
+    (problem,) = check(attached(open_storage(tiny.folder))).problems
+    assert "is in the commit, and the repository has lost it" in problem
+
+
+@pytest.mark.parametrize("how", [shutil.copytree, shutil.move])
+def test_an_unfinished_build_that_was_copied_or_moved_does_not_write_where_it_was_begun(
+    tiny: Tiny, make_tiny: Callable[..., Tiny], how: Callable[[Path, Path], object]
+) -> None:
+    tiny.write(tiny.start(), [0])
+    other = make_tiny("elsewhere", store="icechunk")
+    how(tiny.folder, other.folder)
+    with pytest.raises(OutputError, match="was moved or copied since"):
+        other.start()
+    if how is shutil.move:
+        shutil.move(other.folder, tiny.folder)
+    alias = replace(tiny, folder=tiny.folder.with_name("alias"))
+    alias.folder.symlink_to(tiny.folder)
+    build = alias.start()
+    assert finished_shards(build) == {0}
+    alias.write(build, [1, 2])
+    alias.publish(build)
+    assert check(open_dataset(str(tiny.folder))).problems == ()
+
+
+def test_of_two_processes_that_begin_at_once_the_shards_of_one_are_built_again(tiny: Tiny) -> None:
+    tiny.write(tiny.start(), [0])
+    (tiny.folder / JOURNAL / "icechunk.json").unlink()  # as the other one saw it
+    tiny.write(tiny.start(), [1, 2])
+    again = tiny.start()
+    assert finished_shards(again) == {1, 2}
+    tiny.write(again, [0])
+    tiny.publish(again)
+    assert check(open_dataset(str(tiny.folder))).problems == ()
+
+
+def test_killed_while_its_repository_is_made_it_begins_anew(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chips.repository._IN_THE_MAKING_S", 0.0)
+    tiny.start()
+    (tiny.folder / JOURNAL / "icechunk.json").unlink()
+    shutil.rmtree(tiny.folder / REPOSITORY / "refs")
+    tiny.build()
+    assert check(open_dataset(str(tiny.folder))).problems == ()
+
+
+def test_another_process_that_commits_the_same_build_meanwhile_is_no_harm(tiny: Tiny) -> None:
+    build = tiny.start()
+    tiny.write(build)
+    late = written_storage(build)
+    begun = begun_as(open_storage(tiny.folder))
+    told = {"fingerprint": build.fingerprint, "tag": "v1"}
+    first = commit(written_storage(build), begun, "v1: 5 chips", told)  # type: ignore[arg-type]
+    assert commit(late, begun, "v1: 5 chips", told) == first  # type: ignore[arg-type]
+    assert len(list(repository(tiny.folder).ancestry(branch="main"))) == 2
 
 
 def test_a_journal_makes_nothing_but_forks(tiny: Tiny, tmp_path: Path) -> None:
