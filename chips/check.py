@@ -171,10 +171,10 @@ class _Seen:
 class _Recount:
     """The statistics of a dataset, counted again shard by shard from what is stored."""
 
-    def __init__(self, layout: Layout, splits: Sequence[str]) -> None:
+    def __init__(self, layout: Layout, splits: Sequence[str], statuses: Sequence[str]) -> None:
         from chips.statistics import Statistics
 
-        self.layout, self.splits = layout, splits
+        self.layout, self.splits, self.statuses = layout, splits, statuses
         self.found = Statistics()
         self.objects = 0
         """Objects that were taken in."""
@@ -186,7 +186,7 @@ class _Recount:
         listed = any(written.key == STATISTICS for written in manifest.files)
         if not listed or table is None or len(table) != manifest.layout.n_chips:
             return None
-        return cls(manifest.layout.padded(), table["split"].tolist())
+        return cls(manifest.layout.padded(), table["split"].tolist(), table["status"].tolist())
 
     def is_first(self, variable: Variable) -> bool:
         """Whether a variable decides which pixels of others count, and so must be read before them."""
@@ -214,6 +214,7 @@ class _Recount:
             self.layout,
             self.found,
             [self.splits[chip] for chip in self.chips],
+            [self.statuses[chip] for chip in self.chips],
             {group: array for (group, name), array in self.first.items() if name == "acquired"},
             {group: array for (group, name), array in self.first.items() if name != "acquired"},
         )

@@ -488,6 +488,7 @@ class Counter:
         layout: Layout,
         into: Statistics,
         splits: Sequence[str],
+        statuses: Sequence[str],
         acquired: Mapping[str, npt.NDArray[Any]],
         masks: Mapping[str, npt.NDArray[Any]],
     ) -> None:
@@ -497,11 +498,14 @@ class Counter:
             layout: All arrays, with time axes as long as they are written.
             into: What the counts are added to.
             splits: Of each chip.
+            statuses: Of each chip. Those that are ``empty`` are not counted: they have no image, so nobody trains on
+                them, and their labels would weigh classes that are not learnt from.
             acquired: Group -> times (chip, time) of a series, int64 or datetime64; NaT where there is no date.
             masks: Group -> values (chip, time, y, x) of its mask, clear above 0.
         """
         self.into = into
         self.splits = np.asarray(splits, dtype=object)
+        self.used = np.asarray(statuses, dtype=object) != "empty"
         self.masks = masks
         self.counted = {what.variable.key: what for what in counted(layout)}
         self.seen = {group: ~np.isnat(np.asarray(times).view("datetime64[s]")) for group, times in acquired.items()}
@@ -511,7 +515,7 @@ class Counter:
         }
         self.names = sorted(set(self.splits.tolist()))
         for split in self.names:
-            mine = self.splits == split
+            mine = (self.splits == split) & self.used
             n = int(mine.sum())
             into.chips[split] = into.chips.get(split, 0) + n
             for group, length in lengths.items():
@@ -540,7 +544,8 @@ class Counter:
         if what.mask is not None:
             clear = self.masks[variable.group][chips, steps] > 0
         for split in self.names:
-            planes = np.flatnonzero(use & (self.splits[chips] == split)[:, np.newaxis])
+            mine = (self.splits[chips] == split) & self.used[chips]
+            planes = np.flatnonzero(use & mine[:, np.newaxis])
             if len(planes):
                 self.into.tally(what, split).add(block, planes, clear)
 

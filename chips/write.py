@@ -307,6 +307,7 @@ def write_shard(
         build.layout,
         found,
         [record.split for record in records],
+        [record.status for record in records],
         {group: array for (group, name), array in arrays.items() if name == "acquired"},
         {group: array for (group, name), array in arrays.items() if name in MASKS},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,18 @@ from curate.errors import RecipeError
 from flows.inputs import files
 from flows.labelling import Labels, label_shard, open_labels
 from tiling.shards import auto_per_shard, lay_shards
+from tiling.split import BUFFER
 from tiling.split_draw import Drawn, draw_splits
 from tiling.split_rules import FROZEN, BalancedSplit, YearSplit, stability
 
 if TYPE_CHECKING:
+    from flows.console import Console
     from flows.plan import Area
     from recipes.recipe import Recipe
     from tiling.grid import Chip
+
+MOSTLY = 0.5
+"""Share of chips in buffers above which a user is warned."""
 
 PENDING = "pending"
 """Split of all chips of a plan whose rule needs the classes of a label, which only a build looks at."""
@@ -42,6 +48,24 @@ def seen_ground(chips: Sequence[Chip], recipe: Recipe) -> list[Chip]:
     if widest_m == recipe.grid.side_m:
         return list(chips)
     return [chip.around(widest_m, widest_m / chip.size_px) for chip in chips]
+
+
+def warn_of_splits(recipe: Recipe, split: Sequence[str], console: Console) -> None:
+    """Say so where most chips lie between splits, or a split has none, before a pixel is read."""
+    there = Counter(split)
+    wanted = [name for name, share in getattr(recipe.split, "shares", {}).items() if share > 0]
+    if PENDING not in there and (missing := [name for name in wanted if not there[name]]):
+        console.say(
+            f"no chip is in {' and '.join(missing)}; smaller blocks (split.block_km), another split.seed or a larger "
+            "area may change that",
+            level="warning",
+        )
+    if (share := there[BUFFER] / len(split)) > MOSTLY:
+        console.say(
+            f"{share:.0%} of the chips lie in the buffer between splits, where nobody trains or tests; larger blocks "
+            "(split.block_km), or a smaller split.buffer_km, leave more in splits",
+            level="warning",
+        )
 
 
 def _drawn(recipe: Recipe, how: Callable[[], Drawn]) -> Drawn:

@@ -177,6 +177,7 @@ def preview(request: Request, console: Console, *, map_out: str | None = None) -
     from flows.plan import lay_area, make_plan, search
     from flows.sampling import sampled
     from flows.showing import write_plan_map
+    from flows.splits import warn_of_splits
 
     recipe, aoi = _open(request)
     with console.stage("laying chips"):
@@ -187,6 +188,7 @@ def preview(request: Request, console: Console, *, map_out: str | None = None) -
     with console.stage("planning"):
         plan = make_plan(recipe, area, lock)
     judge_terms(plan, console)
+    warn_of_splits(recipe, plan.split.tolist(), console)
     forecast = Forecast.of(plan, request.out)
     if map_out is not None:
         write_plan_map(plan, forecast, map_out)
@@ -249,7 +251,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
     from flows.metrics import metrics
     from flows.plan import lay_area, make_plan, search
     from flows.sampling import SAMPLING, sampled
-    from flows.splits import settle
+    from flows.splits import settle, warn_of_splits
     from recipes.read import dump_recipe
     from tiling.places import places_document
 
@@ -264,6 +266,7 @@ def _begin(request: Request, recipe: Recipe, aoi: Aoi, console: Console) -> Prep
         area, splits = settle(recipe, area, lock)
         plan = make_plan(recipe, area, lock)
     judge_terms(plan, console)
+    warn_of_splits(recipe, plan.split.tolist(), console)
     documents = {SCENES: plan.lock, RECIPE: dump_recipe(recipe).encode(), REGION: aoi_document(aoi)}
     if splits is not None:
         documents[DRAWN] = splits

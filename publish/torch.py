@@ -62,7 +62,7 @@ class ChipDataset:
         void: float = float("nan"),
         transform: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        opened = open_published(dataset)
+        opened = open_published(dataset, whole=True)
         layout = opened.layout
         self.url, self.void, self.transform = opened.url, void, transform
         # What reads them has threads, which do not live on in a fork.

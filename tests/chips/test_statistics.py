@@ -131,7 +131,7 @@ def world(seed: int) -> tuple[Arrays, list[ChipRecord]]:
     arrays["label", "edge"] = (rng.random((CHIPS, PX, PX)) < 0.1).astype("uint8")
     arrays["label", "soil"] = rng.choice(np.array([0, 50, 100, 255], "uint8"), (CHIPS, 2, PX, PX))
     for (group, name), array in arrays.items():
-        if group != "s2":
+        if group not in ("s2", "label"):  # who labels asks no satellite
             variable = next(v for v in layout_of(1).variables if v.key == (group, name))
             array[4] = np.nan if array.dtype.kind == "f" else variable.stored_fill
     records = []
@@ -177,6 +177,7 @@ def count_in_parts(arrays: Arrays, records: Sequence[ChipRecord], cuts: Sequence
             layout,
             found,
             [record.split for record in records[start:end]],
+            [record.status for record in records[start:end]],
             {"s2": part["s2", "acquired"]},
             {"s2": part["s2", "clear_mask"], "s1": part["s1", "count"]},
         )
@@ -250,7 +251,8 @@ def stored(folder: Path, path: str) -> npt.NDArray[Any]:
 
 
 def of_split(folder: Path, split: str) -> npt.NDArray[np.bool_]:
-    return np.asarray(stored(folder, "split") == split)
+    """The chips of a split that have an image."""
+    return np.asarray((stored(folder, "split") == split) & (stored(folder, "status") != "empty"))
 
 
 def values_of(folder: Path, split: str, band: str) -> npt.NDArray[Any]:
@@ -369,6 +371,15 @@ def test_classes_are_counted_by_pixel_and_chip(dataset: Path) -> None:
             at = mine == int(code)
             assert (row["pixels"], row["chips"]) == (int(at.sum()), int(at.any(axis=(1, 2)).sum()))
             assert row["name"] == NAMES.get(int(code), "")
+
+
+def test_labels_of_chips_without_an_image_weigh_nothing(dataset: Path) -> None:
+    found = told(dataset)
+    empty = stored(dataset, "status") == "empty"
+    assert (stored(dataset, "label/crops")[empty] != 255).any()
+    (split,) = set(stored(dataset, "split")[empty].tolist())
+    assert found["chips"][split] == {"empty": 1}
+    assert found["labels"]["crops"]["splits"][split]["labelled"] == 0
 
 
 def test_weights_follow_their_papers(dataset: Path) -> None:
@@ -584,7 +595,7 @@ def test_counts_of_another_layout_are_refused() -> None:
     other = replace(layout, variables=tuple(v for v in layout.variables if v.name != "crops"))
     arrays, _ = world(1)
     counts = Statistics()
-    counter = Counter(layout, counts, SPLITS, {}, {})
+    counter = Counter(layout, counts, SPLITS, ["ok"] * CHIPS, {}, {})
     crops = next(v for v in layout.variables if v.name == "crops")
     counter.count(crops, slice(0, CHIPS), slice(0, 1), arrays["label", "crops"])
     with pytest.raises(KeyError):

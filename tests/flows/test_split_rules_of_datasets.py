@@ -13,6 +13,7 @@ from chips.storage import open_storage
 from curate.errors import RecipeError
 from flows.console import PlainConsole
 from flows.promises import promises
+from flows.splits import warn_of_splits
 from flows.steps import DRAWN, build, check, info, make_request, prepare, preview
 from recipes.read import parse_recipe, read_recipe
 from simulate.write import World
@@ -94,3 +95,20 @@ def test_rules_are_told_apart_by_their_name() -> None:
     ):
         with pytest.raises(RecipeError, match=why):
             parse_recipe(f"{HEAD}split: {split}\n")
+
+
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [
+        (["train", "val", "test", "buffer"], []),
+        (["train", "val", "buffer", "buffer", "buffer"], ["no chip is in test;", "60% of the chips lie in the buffer"]),
+        (["pending"] * 3, []),
+    ],
+)
+def test_splits_that_are_empty_or_mostly_buffer_are_told_before_a_pixel_is_read(
+    split: list[str], told: list[str], world_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_splits(read_recipe(str(world_recipe)), split, PlainConsole())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(told)
+    assert all(line.startswith(f"warning: {start}") for line, start in zip(lines, told, strict=True))
