@@ -97,9 +97,7 @@ def _steps(value: Any) -> str:
 
 
 _Step = Annotated[SampleStep, Field(discriminator="method")]
-Samples = Annotated[
-    Annotated[_Step, Tag("one")] | Annotated[tuple[_Step, ...], Field(min_length=1), Tag("list")], Discriminator(_steps)
-]
+Samples = Annotated[Annotated[_Step, Tag("one")] | Annotated[tuple[_Step, ...], Tag("list")], Discriminator(_steps)]
 
 
 class SourceSpec(Model):
@@ -488,6 +486,13 @@ class Recipe(Model):
         """Hash of all that was asked; the same for the same recipe whatever the order or spelling of its YAML."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @field_validator("sample", mode="before")
+    @classmethod
+    def _sampled(cls, value: Any) -> Any:
+        if isinstance(value, list) and not value:
+            raise ValueError("the list is empty; wanted a sampler in it, or leave the key out")
+        return value
 
     @field_validator("time")
     @classmethod

@@ -99,7 +99,7 @@ def test_without_the_key_nothing_is_counted(dataset: Path) -> None:
         ({"collection": "landsat-c2-l2", "coverage": {}}, "defined by the scene classification"),
         ({"collection": "sentinel-1-rtc", "coverage": {}}, "defined by the scene classification"),
         ({"collection": "sentinel-2-l2a", "coverage": {"profile": "paper_c"}}, "paper_a"),
-        ({"collection": "sentinel-2-l2a", "coverage": {"sc_min_pct": 101}}, "less than or equal to 100"),
+        ({"collection": "sentinel-2-l2a", "coverage": {"sc_min_pct": 101}}, "is 101; wanted 100 or less"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(source: dict[str, Any], sentence: str) -> None:

@@ -266,7 +266,7 @@ def test_monaco_has_chips_of_each_category_of_openstreetmap(shared_data: Path) -
         ("{method: strata, vector: fields.geojson, attribute: label, quota: {x: 3}}", "takes none of"),
         ("{method: unform, n: 3}", "unform"),
         ("{method: uniform, m: 3}", "did you mean|wanted one of"),
-        ("[{method: uniform, n: 0}]", "greater than or equal to 1"),
+        ("[{method: uniform, n: 0}]", "n is 0; wanted 1 or more"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_with_a_sentence(shared_data: Path, sample: str, says: str) -> None:

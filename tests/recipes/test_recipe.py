@@ -226,7 +226,7 @@ def test_what_the_template_only_offers_is_right_too() -> None:
         ("grid: {size_px: yes}\n", "line 6: grid.size_px is true; wanted a number"),
         ("split: {seed: off}\n", "line 6: split.seed is false; wanted a number"),
         ("labels:\n", "line 6: labels is empty; wanted something in it, or leave the key out"),
-        ("sample: []\n", "line 6: sample is empty; wanted something in it, or leave the key out"),
+        ("sample: []\n", "line 6: sample: the list is empty; wanted a sampler in it, or leave the key out"),
         ("name: 2018\n", "line 6: name is 2018; wanted text; in quotes it is: '2018'"),
         (
             "split: {shares: [0.6, 0.4]}\n",

@@ -177,7 +177,7 @@ def test_an_area_travels_between_processes() -> None:
 SENTENCES: dict[str, tuple[str, str]] = {
     # what is given: what the sentence must say
     "no/such/file.gpkg": ("no such file", "give a vector file"),
-    "": ("cannot be read", ""),
+    "": ("none is given", "a vector file, WKT or a box"),
     "POLYGON((0 0, 1": ("not well-formed WKT", "wanted is a POLYGON"),
     "POLYGON EMPTY": ("is empty", "at least one polygon"),
     "POINT(1 2)": ("no polygon but Point", "buffer"),
