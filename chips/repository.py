@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from chips.layout import COMMITTED, REPOSITORY, STORE
 from chips.metadata import DOCUMENT
@@ -46,7 +46,7 @@ BRANCH = "main"
 _AT_ONCE = 512
 """Sizes that are asked for together."""
 
-_LOST = re.compile(r"/chunks/\w+ not found\b|NoSuchKey")
+_LOST = re.compile(r"/chunks/\w+ not found\b|::fetch_chunk\b.*NoSuchKey", re.DOTALL)
 """What Icechunk says of a chunk whose object is gone, on a disk and in S3; it has no exception of its own for it."""
 
 _IN_THE_MAKING_S = 2.0
@@ -446,7 +446,7 @@ def _place(url: str) -> Any:
     """Icechunk's storage of a path or of an address; credentials come from the environment of each process."""
     icechunk = _icechunk()
     scheme, bucket, path = urlsplit(url)[:3] if "://" in url else ("", "", url)
-    prefix = path.strip("/")
+    prefix = unquote(path).strip("/")
     if not scheme:
         return icechunk.local_filesystem_storage(path)
     anonymous = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1", "yes")
@@ -505,7 +505,8 @@ def _failure(storage: Storage, what: str, error: Exception) -> OutputError:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip(" │╰─▶×├") for line in str(error).splitlines()]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+    lines = [re.sub(r"^x ", "", line.strip(" │╰─▶×├")) for line in plain.splitlines()]
     return next((line for line in lines if line), type(error).__name__)
 
 
@@ -529,7 +530,7 @@ async def _get(store: Any, key: str) -> bytes | None:
     try:
         found = await store.get(key, default_buffer_prototype())
     except _icechunk().IcechunkError as error:
-        if _LOST.search(_first_line(error)):
+        if _LOST.search(str(error)):
             return None
         raise
     return None if found is None else found.to_bytes()

@@ -273,6 +273,8 @@ def _local(path: Path, *, create: bool) -> Storage:
 
 
 def _remote(url: str) -> Storage:
+    if "?" in url or "#" in url:
+        raise OutputError(url, "an address with ? or # in it names no folder; what follows would be left out")
     url = url.rstrip("/") if urlsplit(url).netloc else url
     try:
         return Storage(url, open_objects(url))

@@ -196,7 +196,7 @@ def reason(error: Exception) -> tuple[str, str]:
         return "the bucket lies in another region", "set AWS_REGION to its region"
     if "kind: Timeout" in text:
         return "the storage did not answer in time", "try again later"
-    if "kind: Connect" in text:
+    if "kind: Connect" in text or "client error (Connect)" in text:
         return "the storage cannot be reached", f"check the network, and {_ENDPOINT} if it is set"
     if "HttpError" in text or "error reading a body" in text:
         return f"the connection to the storage broke off{_tries(text)}", "try again later"
@@ -219,8 +219,8 @@ _HOW_TO_SIGN = (
 
 def _code(error: Exception) -> str | None:
     """The word that S3, Google and Azure give beside the status: ``<Code>NoSuchBucket</Code>``."""
-    found = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)", str(error))
-    return found[1] or found[2] if found else None
+    found = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)|\bcode: \"(\w+)\"", str(error))
+    return found[1] or found[2] or found[3] if found else None
 
 
 def _tries(text: str) -> str:

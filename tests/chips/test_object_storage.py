@@ -29,7 +29,7 @@ from chips.check import check
 from chips.info import describe
 from chips.layout import REPOSITORY
 from chips.manifest import MANIFEST, Manifest, read_manifest
-from chips.repository import SessionStorage
+from chips.repository import CommitAs, SessionStorage, begin
 from chips.repository import _place as place_of
 from chips.storage import Storage, open_storage
 from chips.versions import open_dataset
@@ -245,6 +245,8 @@ def test_no_credentials_and_half_of_them_are_told_before_anything_is_asked(
         ("s3://", "the address names no bucket; wanted is s3://bucket/folder"),
         ("s3:///folder", "the address names no bucket"),
         ("az://container/folder", "set AZURE_STORAGE_ACCOUNT_NAME"),
+        ("s3://bucket/tiles#1", r"an address with \? or # in it names no folder"),
+        ("s3://bucket/tiles?n=1", r"an address with \? or # in it names no folder"),
     ],
 )
 def test_an_address_that_cannot_be_opened_is_told(bucket: str, url: str, told: str) -> None:
@@ -304,6 +306,29 @@ def test_keys_that_are_unknown_wrong_or_may_not_write_are_told(
     told += str(pickle.loads(pickle.dumps(caught.value)))
     for secret in (*strict, "test-secret", "127.0.0.1"):
         assert secret not in told
+
+
+def test_what_an_s3_server_says_to_a_repository_is_told_as_to_a_plain_store(
+    make_tiny: Callable[..., Any], strict: tuple[str, str], bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_for_rights_after(s3_server, 10**9)
+    there = InBucket(make_tiny("unused", store="icechunk"), open_storage(f"{bucket}/ti%20ny"))
+    build = there.start()
+    there.tiny.write(build, [0])
+    assert set(open_storage(bucket).folders()) == {"ti ny"}
+    chunks = open_storage(f"{there.storage.url}/{REPOSITORY}/chunks")
+    chunks.delete(chunks.sizes())
+    assert finished_shards(build) == set()
+    ask_for_rights_after(s3_server, 0)
+    nothing = open_storage(f"{bucket}/nothing")
+    with pytest.raises(OutputError, match=r"prepared: the credentials were refused \(InvalidAccessKeyId\)"):
+        begin(nothing, CommitAs(), {})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", strict[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", strict[1])
+    with pytest.raises(OutputError, match=r"prepared: permission was denied \(AccessDenied\)"):
+        begin(nothing, CommitAs(), {})
+    refused = OSError("dispatch failure\n|-> client error (Connect)\n|-> Connection refused (os error 111)")
+    assert objects.reason(refused)[0] == "the storage cannot be reached"
 
 
 def test_a_profile_of_the_aws_files_is_used(
