@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from chips.statistics import Statistics
 
 SHOWN = 10
-_LOST = "is in the commit, and the repository has lost it"
 """Problems of one kind that are named one by one; the rest is counted."""
+
+_LOST = "is in the commit, and the repository has lost it"
 
 # Shares are float32 in the store and in the index, and may have been averaged in either precision.
 TOLERANCE = 1e-5

@@ -7,17 +7,17 @@ Every object is held against the manifest on its way: what is damaged at the sou
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from chips.layout import COMMITTED, STORE, canonical
 from chips.manifest import MANIFEST, Manifest, Written, needed_manifest
+from chips.metadata import arrays_of
 from chips.publish import commit_dataset
 from chips.repository import SessionStorage, in_one_go
 from chips.storage import Storage, open_storage
-from chips.versions import FIRST, commit_as, latest, make_latest, open_dataset, version_path, version_url
+from chips.versions import FIRST, commit_as, make_latest, newest, open_dataset, version_path, version_url
 from chips.write import JOURNAL, ROOT, is_published
 from curate.errors import OutputError, StoreError
 from curate.telling import count
@@ -69,8 +69,7 @@ def copy_dataset(
     if not is_published(source):
         raise StoreError(source.url, "holds no published dataset; 'curate status' tells how far it is")
     manifest = needed_manifest(source)
-    found = latest(dataset)
-    number = version or (FIRST if found is None else found.version)
+    number = version or newest(dataset)
     target = _open_target(dataset, to)
     data = source.get(MANIFEST)
     assert data is not None  # it was read above
@@ -88,8 +87,7 @@ def copy_dataset(
         if MARKER in marked.sizes(JOURNAL):
             marked.delete([MARKER])
             marked.sweep()
-    newest = latest(target)
-    if stands > (FIRST if newest is None else newest.version):
+    if stands > newest(target):
         make_latest(target, stands, manifest.fingerprint)
     return made
 
@@ -117,30 +115,29 @@ def _stands(target: Storage, manifest: bytes, earlier: Mapping[bytes, int]) -> t
 
     ``earlier`` has the markers of the versions before it. Raises OutputError where the target holds another dataset.
     """
-    newest = 0
+    last = 0
     if is_published(target):
-        found = latest(target)
-        newest = FIRST if found is None else found.version
-        there = dict(_manifests(target, newest))
+        last = newest(target)
+        there = dict(_manifests(target, last))
         same = next((number for number, known in there.items() if known == manifest), None)
         if same is not None:
             return same, True, None
-        if newest not in there or _marker(there[newest]) not in earlier:
+        if last not in there or _marker(there[last]) not in earlier:
             raise OutputError(
                 target.url,
                 "holds another dataset, or a version of this one that is not an earlier one; choose another place",
             )
-    folder = version_path(newest + 1)
+    folder = version_path(last + 1)
     begun, root, commit, known = (
         target.get(f"{folder}/{name}".lstrip("/")) for name in (MARKER, ROOT, COMMITTED, MANIFEST)
     )
     if (root is None and commit is None) or known is None:
-        return newest + 1, False, earlier.get(begun or b"")
+        return last + 1, False, earlier.get(begun or b"")
     # Killed between the root of a version and latest.json.
     before = earlier.get(_marker(known))
     if known != manifest and before is None:
         raise OutputError(target.url, f"{folder} holds another dataset; remove it, or choose another place")
-    return newest + 1, known == manifest, before
+    return last + 1, known == manifest, before
 
 
 def _copy(
@@ -157,8 +154,7 @@ def _copy(
     objects = [written for key, written in manifest.objects().items() if key not in documents]
     into, begun = place, None
     if manifest.layout.store == "icechunk":
-        arrays = {key: data for key, data in documents.items() if json.loads(data)["node_type"] == "array"}
-        begun, into = in_one_go(place, commit_as(made.version), arrays, manifest.fingerprint)
+        begun, into = in_one_go(place, commit_as(made.version), arrays_of(documents), manifest.fingerprint)
     sizes = into.sizes()
 
     def send(written: Written) -> bool:

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from chips.prints import Remembered
+from curate.errors import StoreError
 
 if TYPE_CHECKING:
     import geopandas
     import numpy.typing as npt
     import pyarrow
     import shapely
+
+    from chips.storage import Storage
 
 INDEX = "chips.parquet"
 COVERAGE = "coverage.json"
@@ -368,6 +371,17 @@ def read_table(data: bytes) -> pyarrow.Table:
 
     # No threads: one of Arrow's may let go of the buffer while Python shuts down, and then the process aborts.
     return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+
+
+def stored_table(storage: Storage) -> pyarrow.Table:
+    """The index of a published dataset. Raises StoreError when it is gone or damaged."""
+    data = storage.get(INDEX)
+    if data is None:
+        raise StoreError(storage.url, f"{INDEX} is missing; the dataset is damaged, 'curate check' tells what else is")
+    try:
+        return read_table(data)
+    except (ValueError, OSError) as error:
+        raise StoreError(storage.url, f"{INDEX} is damaged: {error}; 'curate check' tells what else is") from error
 
 
 def _plain_columns() -> dict[str, pyarrow.DataType]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from chips.layout import (
@@ -69,6 +71,11 @@ def documents(layout: Layout, epsg: tuple[int, ...] = ()) -> dict[str, bytes]:
     below = {name: _consolidated(group, {}) for name, group in groups.items()}
     found[f"{STORE}/{DOCUMENT}"] = canonical(_consolidated(_root(layout, epsg), {**arrays, **below}))
     return found
+
+
+def arrays_of(documents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those of the documents that describe arrays and not groups."""
+    return {key: data for key, data in documents.items() if json.loads(data)["node_type"] == "array"}
 
 
 def chunks(variable: Variable, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chips.encode import ABSENT
-from chips.index import INDEX, read_table
+from chips.index import stored_table
 from chips.layout import Layout, Variable
 from chips.manifest import Written, needed_manifest
 from chips.metadata import chunks
@@ -45,11 +45,8 @@ class Published:
         return next((variable for variable in self.layout.variables if variable.key == (group, name)), None)
 
     def index(self) -> pyarrow.Table:
-        """``chips.parquet``, row i of chip i. Raises StoreError when it is gone."""
-        data = open_storage(self.url).get(INDEX)
-        if data is None:
-            raise StoreError(self.url, f"{INDEX} is missing; {_AGAIN}")
-        return read_table(data)
+        """``chips.parquet``, row i of chip i. Raises StoreError when it is gone or damaged."""
+        return stored_table(open_storage(self.url))
 
     def read(self, variable: Variable, positions: Sequence[int]) -> npt.NDArray[Any]:
         """Values of some chips, dims ``(chip, *variable.dims)`` of the layout, with a time axis as long as was written.

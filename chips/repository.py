@@ -30,7 +30,7 @@ from chips.layout import COMMITTED, REPOSITORY, STORE
 from chips.metadata import DOCUMENT
 from chips.storage import Storage
 from curate.errors import OutputError, StoreError
-from curate.objects import S3_SCHEMES, s3_endpoint, s3_region
+from curate.objects import S3_SCHEMES, s3_endpoint, s3_region, s3_unsigned
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -449,9 +449,8 @@ def _place(url: str) -> Any:
     prefix = unquote(path).strip("/")
     if not scheme:
         return icechunk.local_filesystem_storage(path)
-    anonymous = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1", "yes")
     if scheme in S3_SCHEMES:
-        endpoint = s3_endpoint()
+        endpoint, anonymous = s3_endpoint(), s3_unsigned()
         return icechunk.s3_storage(
             bucket=bucket,
             prefix=prefix,

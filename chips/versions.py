@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import posixpath
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def version_url(dataset: Storage, version: int) -> str:
 
 def commit_as(version: int) -> CommitAs:
     """What a version is committed as where the store is an Icechunk repository, which all versions share."""
-    up = "../" * len(version_path(version).split("/")) if version_path(version) else ""
-    return CommitAs(f"{up}{REPOSITORY}", f"v{version}", None if version == FIRST else f"v{version - 1}")
+    repository = posixpath.relpath(REPOSITORY, version_path(version) or ".")
+    return CommitAs(repository, f"v{version}", None if version == FIRST else f"v{version - 1}")
 
 
 def latest(dataset: Storage) -> Version | None:
@@ -57,6 +58,19 @@ def latest(dataset: Storage) -> Version | None:
         StoreError: ``latest.json`` cannot be understood.
     """
     return _read(dataset, dataset.get(LATEST))
+
+
+def newest(dataset: Storage) -> int:
+    """The number of the version that readers should see; the first where there never was more than one.
+
+    Raises:
+        StoreError: ``latest.json`` cannot be understood.
+    """
+    return _number(latest(dataset))
+
+
+def _number(found: Version | None) -> int:
+    return FIRST if found is None else found.version
 
 
 def _read(dataset: Storage, data: bytes | None) -> Version | None:
@@ -78,13 +92,12 @@ def open_dataset(url: str, version: int | None = None) -> Storage:
         StoreError: There is no such version.
     """
     dataset = open_storage(url)
-    found = latest(dataset)
-    newest = FIRST if found is None else found.version
-    wanted = newest if version is None else version
+    latest_one = newest(dataset)
+    wanted = latest_one if version is None else version
     if wanted == FIRST:
         return attached(dataset)
-    if not FIRST <= wanted <= newest:
-        there = f"versions {FIRST} to {newest}" if newest > FIRST else "one version"
+    if not FIRST <= wanted <= latest_one:
+        there = f"versions {FIRST} to {latest_one}" if latest_one > FIRST else "one version"
         raise StoreError(dataset.url, f"has no version {wanted}; it has {there}")
     storage = open_storage(version_url(dataset, wanted), create=False)
     if not is_published(storage):
@@ -109,8 +122,7 @@ def open_published(url: str, version: int | None = None) -> Storage:
 
 def unfinished(dataset: Storage) -> Storage | None:
     """Where the version after the latest one is being built; None where it is not."""
-    found = latest(dataset)
-    url = version_url(dataset, (FIRST if found is None else found.version) + 1)
+    url = version_url(dataset, newest(dataset) + 1)
     if not dataset.is_remote and not Path(url).exists():
         return None
     storage = open_storage(url)
@@ -128,7 +140,7 @@ def make_latest(dataset: Storage, version: int, fingerprint: str) -> None:
     if found is not None and (found.version, found.fingerprint) == (version, fingerprint):
         return
     refused = OutputError(dataset.url, "another version became the latest one meanwhile; run the same command again")
-    if (FIRST if found is None else found.version) + 1 != version:
+    if _number(found) + 1 != version:
         raise refused
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     said = Version(version, version_path(version), fingerprint, now)

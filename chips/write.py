@@ -20,7 +20,7 @@ from chips.encode import encode_chunk, encode_shard
 from chips.index import ChipRecord
 from chips.layout import COMMITTED, STORE, Layout, Variable, canonical
 from chips.manifest import MANIFEST, Written, written_from
-from chips.metadata import DOCUMENT, chunks
+from chips.metadata import DOCUMENT, arrays_of, chunks
 from chips.metadata import documents as zarr_documents
 from chips.repository import (
     Begun,
@@ -175,8 +175,7 @@ def _begin(storage: Storage, layout: Layout, commit: CommitAs | None) -> None:
     if storage.get(_BEGUN) is not None:
         begun_as(storage)
         return
-    arrays = {key: data for key, data in zarr_documents(layout).items() if json.loads(data)["node_type"] == "array"}
-    storage.put_first(_BEGUN, begin(storage, commit or CommitAs(), arrays).to_bytes())
+    storage.put_first(_BEGUN, begin(storage, commit or CommitAs(), arrays_of(zarr_documents(layout))).to_bytes())
 
 
 def begun_as(storage: Storage) -> Begun:
@@ -476,7 +475,7 @@ def _read_line(build: BuildRef, data: bytes) -> ShardRecord | None:
             return None
         chips = tuple(ChipRecord.from_json(chip) for chip in line["chips"])
         (statistics,) = written_from([line["statistics"]])
-        fork = next(iter(written_from([line["fork"]] if "fork" in line else [])), None)
+        (fork,) = written_from([line["fork"]]) if "fork" in line else (None,)
         return ShardRecord(line["ordinal"], line["start"], chips, written_from(line["objects"]), statistics, fork)
     except (ValueError, KeyError, TypeError):
         return None

@@ -151,7 +151,7 @@ def gdal_settings() -> dict[str, str]:
             "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
             "AWS_VIRTUAL_HOSTING": "FALSE",
         }
-    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1", "yes"):
+    if s3_unsigned():
         settings["AWS_NO_SIGN_REQUEST"] = "YES"
     return settings
 
@@ -161,6 +161,11 @@ def s3_endpoint() -> str | None:
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     found = next((value for name in names if (value := os.environ.get(name))), None)
     return found or _profile().get("endpoint_url")
+
+
+def s3_unsigned() -> bool:
+    """Whether the user wants ``s3://`` read without credentials, as public buckets are."""
+    return os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1", "yes")
 
 
 def s3_region() -> str | None:

@@ -29,6 +29,18 @@ class Stage(Protocol):
         """Say that ``steps`` more are done."""
 
 
+def counting(stage: Stage, what: str) -> Callable[[int, int], None]:
+    """What takes (done, all), told by who counts from the beginning each time, as steps of a stage."""
+    told = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        stage.advance(done - told, f"of {total} {what}")
+        told = done
+
+    return progress
+
+
 class Console(Protocol):
     """Where progress and remarks go."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import InputError, OutputError, StoreError
-from flows.console import Console
+from flows.console import Console, counting
 from flows.steps import Prepared, absolute_out, finish, plan_from_lock, wish
 
 if TYPE_CHECKING:
@@ -62,14 +62,7 @@ def _copy(asked: Publishing, to: str, console: Console) -> bool:
     from chips.copy import copy_dataset
 
     with console.stage("copying") as stage:
-        told = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal told
-            stage.advance(done - told, f"of {total} objects")
-            told = done
-
-        made = copy_dataset(asked.dataset, to, version=asked.version, on_progress=progress)
+        made = copy_dataset(asked.dataset, to, version=asked.version, on_progress=counting(stage, "objects"))
     if made.was_there:
         console.say(f"{to} has this dataset already, as version {made.version}; nothing to do")
         return False
@@ -80,9 +73,9 @@ def _copy(asked: Publishing, to: str, console: Console) -> bool:
 
 def _finish(asked: Publishing, console: Console) -> bool:
     """Publish a build, or the next version of a dataset, of which all shards are written."""
-    from chips.manifest import read_manifest
+    from chips.manifest import needed_manifest
     from chips.storage import open_storage
-    from chips.versions import FIRST, latest, make_latest, open_dataset, unfinished, version_url
+    from chips.versions import make_latest, newest, open_dataset, unfinished, version_url
     from chips.write import JOURNAL, is_published, open_build
 
     dataset = open_storage(asked.dataset)
@@ -91,18 +84,14 @@ def _finish(asked: Publishing, console: Console) -> bool:
             raise StoreError(dataset.url, "holds no build and no dataset; 'curate build' makes one")
         _publish(dataset, asked, "curate build", console)
         return True
-    found = latest(dataset)
-    following = (FIRST if found is None else found.version) + 1
+    following = newest(dataset) + 1
     url = version_url(dataset, following)
     begun = unfinished(dataset)
     if begun is not None:
         fingerprint = _publish(begun, asked, "curate update", console)
     elif ("://" in url or Path(url).exists()) and is_published(open_storage(url)):
         # Stopped when the version was published, and before latest.json named it.
-        manifest = read_manifest(open_storage(url))
-        if manifest is None:
-            raise StoreError(url, "its manifest is missing; 'curate check' tells what else is")
-        fingerprint = manifest.fingerprint
+        fingerprint = needed_manifest(open_storage(url)).fingerprint
     else:
         published = open_dataset(asked.dataset)
         published.delete(published.sizes(JOURNAL))  # of a publishing that was stopped at its very last step

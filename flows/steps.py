@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from curate.errors import AoiError, IncompleteError, OutputError, StoreError
-from flows.console import Console
+from flows.console import Console, counting
 
 if TYPE_CHECKING:
     from chips.check import CheckReport
@@ -495,14 +495,7 @@ def check(dataset: str, console: Console, version: int | None = None) -> CheckRe
     recipe, aoi, places = wish(storage)
     promised = promises(recipe, aoi, drawn, sampling, places, audit=audit, lock=lock)
     with console.stage("checking") as stage:
-        told = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal told
-            stage.advance(done - told, f"of {total} objects")
-            told = done
-
-        return check_store(storage, promises=promised, on_progress=progress)
+        return check_store(storage, promises=promised, on_progress=counting(stage, "objects"))
 
 
 def export(dataset: str, spec: ExportSpec, out: str | None, console: Console, version: int | None = None) -> str:

@@ -226,24 +226,22 @@ def reopen_update(request: UpdateRequest, console: Console) -> Prepared:
 def finish_update(request: UpdateRequest, prepared: Prepared, console: Console) -> None:
     """Publish the version, then let ``latest.json`` name it."""
     from chips.storage import open_storage
-    from chips.versions import FIRST, latest, make_latest
+    from chips.versions import make_latest, newest
 
     finish(prepared, console)
     dataset = open_storage(request.dataset)
-    found = latest(dataset)
-    make_latest(dataset, (FIRST if found is None else found.version) + 1, prepared.build.fingerprint)
+    make_latest(dataset, newest(dataset) + 1, prepared.build.fingerprint)
 
 
 def _before(request: UpdateRequest, console: Console, *, adopt: bool = True) -> Before:
     """The latest version; with ``adopt`` one that a run published that was killed right then becomes it first."""
     from chips.manifest import read_manifest
     from chips.storage import open_storage
-    from chips.versions import FIRST, latest, make_latest, open_published
+    from chips.versions import make_latest, newest, open_published
     from chips.write import is_published
 
     dataset = open_storage(request.dataset)
-    found = latest(dataset)
-    version = FIRST if found is None else found.version
+    version = newest(dataset)
     following = _version(dataset, version + 1)
     if (
         adopt

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chips import versions
-from chips.index import INDEX, read_table
+from chips.index import stored_table
 from chips.layout import STORE, Layout
 from chips.manifest import Manifest, needed_manifest
 from chips.repository import SessionStorage
@@ -32,14 +32,8 @@ class Opened:
         return self.storage.url
 
     def index(self) -> pyarrow.Table:
-        """``chips.parquet``; StoreError when it is gone."""
-        data = self.storage.get(INDEX)
-        if data is None:
-            raise StoreError(self.url, f"{INDEX} is missing; the dataset is damaged, 'curate check' tells what else is")
-        try:
-            return read_table(data)
-        except (ValueError, OSError) as error:
-            raise StoreError(self.url, f"{INDEX} is damaged: {error}; 'curate check' tells what else is") from error
+        """``chips.parquet``; StoreError when it is gone or damaged."""
+        return stored_table(self.storage)
 
     def root(self) -> zarr.Group:
         """The store, read only."""
